@@ -1,0 +1,67 @@
+# What a person runs here. `make help` lists it. Works with GNU make 3.81 and later.
+
+PYTHON  ?= python3
+PROMPT  ?= The Eiffel Tower is located in the city of
+REPORT  ?= report.html
+WORKERS ?= 2
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip --disable-pip-version-check
+PROJECT := pyproject.toml constraints.txt
+
+# One thread a worker: two workers with two threads each would fight for two cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+STRUCTURE := tests/test_layers.py tests/test_annotations.py tests/test_public_surface.py tests/test_packaging.py
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check bench docs atlas clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+install: $(VENV)/.installed ## Create .venv and install interp in it
+
+demo: install ## Fetch the default model (93 MB, once) and write report.html about one prompt
+	$(BIN)/interp report "$(PROMPT)" -o "$(REPORT)"
+
+test: $(VENV)/.installed-dev ## Run the fast tests, with the default model (under 5 minutes on two cores)
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow"
+
+test-all: $(VENV)/.installed-dev ## Run every test
+	$(PYTEST) -n $(WORKERS) --dist loadfile
+
+check: $(VENV)/.installed-dev ## Lint, format, types and structure; fails and never fixes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(PYTEST) -q $(STRUCTURE)
+
+bench: $(VENV)/.installed-bench ## Measure speed and memory beside other tools and write docs/benchmarks.md
+	$(BIN)/python experiments/speed/run.py
+
+docs: $(VENV)/.installed-dev ## Write docs/commands.md and docs/api.md from the code
+	$(BIN)/python docs/reference.py
+
+atlas: $(VENV)/.installed-dev ## Regenerate the shipped map of the common model families from TransformerLens
+	$(BIN)/python -m interp.models.atlas_data
+
+clean: ## Remove what tests and tools left behind (keeps .venv and the model cache)
+	rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis report.html
+	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("interp needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Try: make install PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(PROJECT) | $(BIN)/python
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(PROJECT) | $(BIN)/python
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-bench: $(PROJECT) | $(BIN)/python
+	$(PIP) install -c constraints.txt -e '.[dev,bench]'
+	@touch $(VENV)/.installed $(VENV)/.installed-dev $@

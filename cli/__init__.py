@@ -1,0 +1,1 @@
+"""The ``interp`` command: one small module a command, installed as the package ``interp_cli``."""

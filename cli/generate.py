@@ -1,0 +1,140 @@
+"""``interp generate``: the loop from prompt to text, open to view."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .model import open_model
+from .options import (
+    DEFAULT_MODEL,
+    Chat,
+    Device,
+    Dtype,
+    Json,
+    ModelOption,
+    Offline,
+    OutputPath,
+    PromptArgument,
+    Quiet,
+    Revision,
+    Seed,
+    System,
+)
+from .output import Output, table
+from .prompt import read_prompt
+from .saving import check_result_path, save_result
+from .text import inert
+
+if TYPE_CHECKING:
+    from interp.models.atlas import Atlas
+    from interp.runner.generation import Generation
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def generate(
+    prompt: PromptArgument,
+    model: ModelOption = DEFAULT_MODEL,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", "-n", metavar="N", min=1, help="How many tokens at most.")
+    ] = 40,
+    temperature: Annotated[
+        float, typer.Option("--temperature", metavar="T", min=0.0, help="0 takes the likeliest token each time.")
+    ] = 0.0,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", metavar="K", min=1, help="Draw from the K likeliest tokens.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", metavar="P", help="Draw from the likeliest tokens that hold P of the probability."),
+    ] = None,
+    steps: Annotated[bool, typer.Option("--steps", help="Show every generated token with its probability.")] = False,
+    chat: Chat = False,
+    system: System = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    offline: Offline = False,
+    as_json: Json = False,
+    output: OutputPath = None,
+    quiet: Quiet = False,
+) -> None:
+    """Continue a prompt; show the loop's times and memory.
+
+    Prefill (one forward over the prompt) and decoding (one forward a token) are timed apart. With -o the result goes to a file
+    too: .safetensors, .json or .csv.
+    """
+    check_result_path(output)
+    asked = read_prompt(prompt, chat=chat, system=system)
+    speaker = Output(command="generate", as_json=as_json, path=output, quiet=quiet)
+    if temperature == 0.0 and (top_k is not None or top_p is not None):
+        speaker.warn(
+            "--top-k and --top-p do nothing at temperature 0, which takes the likeliest token; add --temperature 1"
+        )
+    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    result = opened.generate(asked, max_new_tokens=max_new_tokens, **options)
+    if output is not None:
+        save_result(result, output)
+    memory = _cache_formula(opened.atlas, opened.hf.dtype.itemsize, result.cached_tokens)
+    payload = {"text": result.text, "kv_cache_formula": memory, "result": result.to_json()}
+    speaker.show(payload, lambda target: _draw(target, result, memory, steps), to_stdout=True)
+    if output is not None:
+        speaker.note(f"wrote {output}")
+
+
+def _draw(target: Any, result: "Generation", memory: str, steps: bool) -> None:
+    target.file.write(inert(result.text) + "\n")
+    if steps:
+        target.print(_steps(result))
+    target.print(table(("", "", ""), _summary(result, memory), header=False, right=" >"))
+
+
+def _steps(result: "Generation") -> Any:
+    from interp.tokens import visible
+
+    frame = result.to_frame()
+    rows = [
+        (
+            row.step,
+            visible(row.piece),
+            f"{row.log_prob_nats:.3f}",
+            f"{row.entropy_nats:.3f}",
+            f"{row.forward_seconds * 1e3:.1f}",
+        )
+        for row in frame.itertuples()
+    ]
+    return table(("step", "token", "log-prob (nats)", "entropy (nats)", "forward (ms)"), rows, right="> >>>")
+
+
+def _summary(result: "Generation", memory: str) -> list[tuple[str, str, str]]:
+    prompt, made = len(result.tokens), len(result.ids)
+    ends = {"length": "reached -n", "end": "the model ended the text", "context": "the context is full"}
+    rows = [
+        (
+            "prefill",
+            f"{result.prefill_seconds * 1e3:,.1f} ms",
+            f"{prompt} tokens, {prompt / result.prefill_seconds:,.0f} tokens/s",
+        ),
+    ]
+    rate = result.decode_tokens_per_second
+    if rate is not None:
+        spent = sum(result.decode_seconds)
+        rows.append(("decode", f"{spent * 1e3:,.1f} ms", f"{len(result.decode_seconds)} tokens, {rate:,.1f} tokens/s"))
+    rows.append(("KV cache", f"{result.cache_bytes:,} bytes", memory))
+    rows.append(("generated", f"{made} tokens", ends.get(result.stop_reason, result.stop_reason)))
+    return rows
+
+
+def _cache_formula(atlas: "Atlas", itemsize: int, cached: int) -> str:
+    """How many bytes keys and values of every cached token take, as the product that it is."""
+    factors = (2, atlas.n_layers, atlas.n_kv_heads, atlas.d_head, itemsize, cached)
+    product = 1
+    for factor in factors:
+        product *= factor
+    return (
+        f"2 x {atlas.n_layers} layers x {atlas.n_kv_heads} kv heads x {atlas.d_head} d_head x {itemsize} bytes"
+        f" x {cached} tokens = {product:,}"
+    )

@@ -1,0 +1,20 @@
+"""Loading a model for a command, with progress and notes on stderr."""
+
+from typing import TYPE_CHECKING
+
+from .output import Output
+
+if TYPE_CHECKING:
+    from interp.runner.model import Model
+
+
+def open_model(
+    speaker: Output, name: str, *, device: str, dtype: str, revision: str | None = None, offline: bool = False
+) -> "Model":
+    """The model that ``--model``, ``--device``, ``--dtype``, ``--revision`` and ``--offline`` ask for."""
+    from interp.models.loading import load_parts
+    from interp.runner.model import Model
+
+    with speaker.progress(in_bytes=True) as step:
+        parts = load_parts(name, device=device, dtype=dtype, revision=revision, offline=offline, progress=step)
+    return Model(parts, notify=speaker.note)

@@ -1,0 +1,70 @@
+"""Writes docs/commands.md from the commands' help and docs/api.md from the public names' docstrings: ``make docs``.
+
+A test runs it with ``--check``, which writes nothing and fails when a page is not what the code says.
+"""
+
+import inspect
+import os
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+WIDTH = "80"
+
+
+def commands_page() -> str:
+    """The help of ``interp`` and of each of its commands."""
+    os.environ["COLUMNS"] = WIDTH
+    from interp_cli.main import COMMANDS, app, load_command
+    from typer.main import get_command
+
+    def help_of(command: object, name: str) -> str:
+        context = command.make_context(name, [], resilient_parsing=True)  # type: ignore[attr-defined]
+        return f"## {name}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"  # type: ignore[attr-defined]
+
+    parts = [help_of(get_command(app), "interp")]
+    for name in COMMANDS:
+        command = load_command(name)
+        parts.append(help_of(command, f"interp {name}"))
+        parts += [help_of(sub, f"interp {name} {key}") for key, sub in getattr(command, "commands", {}).items()]
+    return "# Commands\n\nWritten by `make docs`.\n\n" + "\n".join(parts)
+
+
+def api_page() -> str:
+    """Signature and docstring of each public name."""
+    import interp
+
+    parts = []
+    for name in interp.__all__:
+        value = getattr(interp, name)
+        if isinstance(value, str):
+            continue
+        text = inspect.getdoc(value) or ""
+        parts.append(f"## interp.{name}\n\n```python\n{_heading(name, value)}\n```\n\n```text\n{text}\n```\n")
+    return "# Python names\n\nWritten by `make docs`. Import them with `import interp`.\n\n" + "\n".join(parts)
+
+
+def _heading(name: str, value: object) -> str:
+    if inspect.isclass(value):
+        bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
+        return f"class {name}({bases})" if bases else f"class {name}"
+    assert callable(value)
+    return f"def {name}{inspect.signature(value)}"
+
+
+def main() -> int:
+    """Writes both pages, or with ``--check`` says which are stale."""
+    stale = []
+    for file, text in (("commands.md", commands_page()), ("api.md", api_page())):
+        path = FOLDER / file
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(file)
+    if stale:
+        sys.stderr.write(f"{', '.join(stale)} in docs/ are stale; run `make docs`\n")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Errors that a user can cause or meet, with the exit code the command line gives each.
+
+The message is one line: what was got, what was expected, what to do. ``unknown`` words the commonest one.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+class InterpError(Exception):
+    """Base of every error that ``interp`` raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(InterpError, ValueError):
+    """A bad argument: the message names the valid values."""
+
+    exit_code = 2
+
+
+class ModelError(InterpError):
+    """A model, tokenizer or file that is missing, unreadable or not what it should be."""
+
+    exit_code = 3
+
+
+class NumericsError(InterpError):
+    """NaN or infinity where a number is needed."""
+
+    exit_code = 4
+
+
+class MemoryLimitError(InterpError, MemoryError):
+    """The work does not fit in memory, even in the smallest chunks."""
+
+    exit_code = 5
+
+
+class VerificationError(InterpError):
+    """A result failed its own check, such as a lens whose last row differs from the model's logits."""
+
+    exit_code = 6
+
+
+def unknown(what: str, got: object, valid: Iterable[object]) -> UsageError:
+    """An error for a name that is not among the valid ones, with the nearest valid name first."""
+    names = [str(name) for name in valid]
+    close = get_close_matches(str(got), names, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return UsageError(f"unknown {what} {str(got)!r}{hint}; valid: {', '.join(names)}")
+
+
+def out_of_range(what: str, got: int, size: int) -> UsageError:
+    """An error for an index outside ``-size .. size - 1``."""
+    return UsageError(f"{what} {got} is out of range; valid: 0 to {size - 1} (or -{size} to -1 from the end)")

@@ -1,0 +1,65 @@
+"""Writing files so that a reader sees the old one or the new one, never a part.
+
+``replacing(path)`` gives a temporary path in the same folder; when the block ends well the file is synced and renamed over ``path``,
+with the permissions the umask gives. Targets that are not regular files (devices, folders, sockets) are refused; a symbolic link is
+followed and its target replaced.
+"""
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interp.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside ``path`` that becomes ``path`` when the block ends without an exception."""
+    target = Path(path).resolve()
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+        raise UsageError(f"{path} is not a regular file; choose another output path")
+    if not target.parent.is_dir():
+        raise UsageError(f"the folder {target.parent} does not exist; create it or choose another output path")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    except OSError as error:
+        raise UsageError(f"cannot write in {target.parent}: {error.strerror}") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; the file is as it was before") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes ``data`` to ``path``, all of it or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def save_tensors(path: str | os.PathLike[str], tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file, all of it or nothing. Tensors are made contiguous and copied to the CPU first."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, dict(metadata))
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,186 @@
+"""Loading a model: found, checked, read, checked again, and put on its device. The Hugging Face model itself is not changed."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import MemoryLimitError, ModelError
+from interp.models.cache import Step, file_sha256
+from interp.models.checks import check_finite, check_fits_files, check_loading_info, check_memory
+from interp.models.device import check_dtype, resolve_device, resolve_dtype
+from interp.models.folder import check_config, check_tokenizer, folder_tensors, weight_files
+from interp.models.headers import TensorInfo
+from interp.models.locate import Located, locate
+from interp.models.progress import choose
+from interp.models.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a model's weights came from.
+
+    Attributes:
+        name: as it was asked for.
+        path: the folder the weights were read from.
+        revision: commit of a hub snapshot, else None.
+        architecture: class of the model, such as ``LlamaForCausalLM``.
+        format: what the weights were published as: ``safetensors`` or ``gguf``.
+        licence: if known.
+        known_sha256: of the published weights, if it was known without reading them.
+
+    """
+
+    name: str
+    path: Path
+    revision: str | None
+    architecture: str
+    format: str
+    licence: str | None
+    known_sha256: str | None = None
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the published weights: of the GGUF file, of the one safetensors file, or of the shards' ``name sha`` lines.
+
+        Computed on first use and remembered by path, size and modification time.
+        """
+        if self.known_sha256 is not None:
+            return self.known_sha256
+        files = weight_files(self.path)
+        if len(files) == 1:
+            return file_sha256(files[0])
+        lines = "".join(f"{path.name} {file_sha256(path)}\n" for path in files)
+        return sha256(lines.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelParts:
+    """A loaded model: Hugging Face's own, its tokenizer, and where both came from."""
+
+    hf: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    source: Source
+
+
+def load_parts(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    offline: bool = False,
+    progress: Step | None = None,
+) -> ModelParts:
+    """Loads a model and its tokenizer, in evaluation mode. No pickle is read and no code from the model runs.
+
+    Args:
+        name: alias (``smollm2-135m``), Hugging Face id, folder of safetensors, or ``.gguf`` file.
+        device: ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        dtype: ``auto`` (fp32 on the CPU, the checkpoint's own elsewhere; GGUF files are fp32), ``float32``, ``bfloat16``, ``float16``.
+        revision: branch, tag or commit of a hub repository.
+        offline: ask no network. HF_HUB_OFFLINE does the same for the hub.
+        progress: called with (what, bytes done, bytes in all) while fetching and converting; bars on stderr by default.
+
+    Raises:
+        UsageError: the device or dtype is not available; before anything is fetched or read.
+        ModelError: the model is not found, damaged, or its tensors do not fit its configuration.
+        NumericsError: a weight is NaN or infinite.
+        MemoryLimitError: the weights do not fit.
+
+    """
+    check_dtype(dtype)
+    place = resolve_device(device)
+    with choose(progress) as step:
+        located = locate(name, revision=revision, offline=offline, step=step)
+    tensors = folder_tensors(located.folder)
+    number = resolve_dtype(dtype, place, tensors)
+    check_memory(tensors, number.itemsize, place)
+    check_tokenizer(located.folder)
+    hf = _read_model(located.folder, tensors, number, place)
+    tokenizer = _read_tokenizer(located.folder)
+    return ModelParts(hf=hf, tokenizer=tokenizer, source=_source(located, type(hf).__name__))
+
+
+def _source(located: Located, architecture: str) -> Source:
+    return Source(
+        name=located.name,
+        path=located.folder,
+        revision=located.revision,
+        architecture=architecture,
+        format=located.format,
+        licence=located.licence,
+        known_sha256=located.sha256,
+    )
+
+
+def _read_model(
+    folder: Path, tensors: list[TensorInfo], dtype: "torch.dtype", device: "torch.device"
+) -> "PreTrainedModel":
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.models.auto import configuration_auto
+
+    check_config(folder, getattr(configuration_auto, "CONFIG_MAPPING").keys())  # noqa: B009 - not declared to type checkers
+    with quiet_libraries(), _Telling(folder / "config.json", "cannot build the model from it"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    check_fits_files(folder, skeleton, tensors)
+    with quiet_libraries(), _Telling(folder, "cannot load the weights"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            # so that misshapen tensors are reported; check_loading_info refuses every one of them
+            ignore_mismatched_sizes=True,
+        )
+    model, info = loaded
+    check_loading_info(folder, info, tensors)
+    try:
+        model = model.to(device).eval()
+    except torch.OutOfMemoryError as error:
+        raise MemoryLimitError(f"the weights of {folder} do not fit on {device}; try dtype='bfloat16'") from error
+    check_finite(model, folder)
+    return model
+
+
+def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    with quiet_libraries(), _Telling(folder, "cannot read the tokenizer"):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+class _Telling:
+    """Turns what transformers raises for a bad folder into one line that names the folder.
+
+    A context manager and not a clause, because the tokenizers library raises bare ``Exception``, which no clause can name alone.
+    """
+
+    _KINDS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError, ArithmeticError)
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path, self.what = path, what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or error is None:
+            return
+        if kind is Exception or issubclass(kind, self._KINDS) or kind.__module__.startswith("safetensors"):
+            cause = str(error).strip().splitlines()[0] if str(error).strip() else kind.__name__
+            raise ModelError(f"{self.path}: {self.what} ({cause}); fetch the folder again") from error

@@ -1,0 +1,5 @@
+"""Results in, one HTML file out."""
+
+from interp.report.page import Report, report
+
+__all__ = ["Report", "report"]

@@ -1,0 +1,92 @@
+"""What a section of the page is made of: sentences, tables, pictures and tables that follow the selection."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from interp.report.markup import Child
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A small table, written into the page as HTML. ``numeric`` columns (by index) are set flush right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Child]]
+    numeric: frozenset[int] = frozenset()
+    caption: str | None = None
+    follows: str | None = None
+    """The prompt whose selected token marks a row, where rows are its tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What the positions on one axis of a picture stand for, so that a click selects it everywhere.
+
+    ``of`` is ``"token"`` (the tokens of the picture's prompt) or ``"layer"``; ``layers`` then gives the layer of each position, None
+    for one that is no layer, and ``labels`` what to call it.
+    """
+
+    of: str
+    layers: tuple[int | None, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One version of a picture.
+
+    ``frames[pos][trace]`` are the properties to set on each trace while token ``pos`` is selected; without frames the picture does
+    not depend on the selection.
+    """
+
+    figure: "Figure"
+    frames: Sequence[Sequence[Mapping[str, Any]]] = ()
+    x: Axis | None = None
+    y: Axis | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure in one or several versions, named by the words on the switch between them."""
+
+    versions: Mapping[str, Version]
+    caption: str
+    prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkedTable:
+    """A table for the selected layer and token. ``cells[layer][pos]`` are its rows; a sequence in a cell is a list of tokens."""
+
+    columns: Sequence[str]
+    cells: Sequence[Sequence[Sequence[Sequence[float | str | Sequence[str]]]]]
+    layers: tuple[int, ...]
+    caption: str
+    prompt: str
+
+
+Block: TypeAlias = "Child | Table | Picture | LinkedTable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A measured fact in one sentence, for the head of the page; ``rank`` 0 comes first."""
+
+    text: Child
+    rank: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page: ``lead`` says in plain words what it is and how to read it (with ``[[terms]]`` of the glossary)."""
+
+    name: str
+    title: str
+    lead: str
+    place: int
+    blocks: Sequence[Block]
+    findings: Sequence[Finding] = field(default=())

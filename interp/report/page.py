@@ -1,0 +1,200 @@
+"""One HTML file from results alone: it opens offline, makes no request, and the same results give the same bytes."""
+
+import base64
+import gzip
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any
+
+from interp.errors import UsageError, unknown
+from interp.files import write_bytes
+from interp.report.blocks import Finding, Section
+from interp.report.markup import Html, element, join, quoted, terms_in
+from interp.report.pack import data_script
+from interp.report.render import Renderer
+from interp.report.sections import BUILDERS, glossary, provenance, tokens
+from interp.report.sections.answer import answer_of
+from interp.report.sections.glossary import TERMS
+from interp.results import Result
+from interp.tokens import Tokens, visible
+
+PLOTLY_BUNDLE = "vendor/plotly-cartesian.min.js.gz"
+_FINDINGS = 5
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished page."""
+
+    content: str
+
+    def html(self) -> str:
+        """The whole page as text."""
+        return self.content
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the page to ``path`` as UTF-8, all of it or nothing. Raises UsageError where that cannot be done."""
+        write_bytes(path, self.content.encode())
+
+
+def report(results: Sequence[Result], *, title: str | None = None) -> Report:
+    """One self-contained page about ``results``: what was found, then each step in the order the data moves.
+
+    ``title`` stands in the browser's title bar; by default it is made from the prompt and the model. Raises UsageError when there
+    are no results or one is of a kind that the page has no section for.
+    """
+    if not results:
+        raise UsageError("a report needs at least one result, such as interp.logit_lens(model, prompt)")
+    for result in results:
+        if result.kind not in BUILDERS:
+            raise unknown("kind of result", result.kind, BUILDERS)
+    prompts = _prompts(results)
+    sections = _sections(results, prompts)
+    sections.append(glossary.build(_used_terms(sections)))
+    renderer = Renderer()
+    body = [renderer.section(section, number) for number, section in enumerate(sections, start=1)]
+    labels = {key: list(prompt.labels) for key, prompt in prompts.items()}
+    kind, data = data_script({"blocks": renderer.data, "prompts": labels})
+    script = _asset("script.js")
+    plotly = _plotly()
+    parts = {
+        "csp": _policy(script, plotly),
+        "title": join([title if title is not None else _title(results, prompts)]).text,
+        "style": _asset("style.css"),
+        "head": _head(results, prompts, sections).text,
+        "contents": _contents(sections).text,
+        "sections": join(body, "\n").text,
+        "data_type": kind,
+        "data": data,
+        "plotly": base64.b64encode(_bundle()).decode(),
+        "script": script,
+    }
+    # One pass, so that text which looks like a placeholder stays text.
+    return Report(re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html")))
+
+
+def _prompts(results: Sequence[Result]) -> dict[str, Tokens]:
+    """The distinct prompts of the results, under the keys that the page knows them by."""
+    distinct: list[Tokens] = []
+    for result in results:
+        prompt = getattr(result, "tokens", None)
+        if isinstance(prompt, Tokens) and prompt not in distinct:
+            distinct.append(prompt)
+    return {f"p{index}": prompt for index, prompt in enumerate(distinct)}
+
+
+def _sections(results: Sequence[Result], prompts: Mapping[str, Tokens]) -> list[Section]:
+    """All sections in the order the data moves; those of several prompts say which, and every name is made unique."""
+    found = [(key, tokens.build(prompt, key)) for key, prompt in prompts.items()]
+    for result in results:
+        key = next((key for key, prompt in prompts.items() if prompt == getattr(result, "tokens", None)), "")
+        found += [(key, section) for build in BUILDERS[result.kind] if (section := build(result, key)) is not None]
+    found.append(("", provenance.build(results)))
+    found.sort(key=lambda pair: pair[1].place)
+    seen: dict[str, int] = {}
+    sections = []
+    for key, section in found:
+        seen[section.name] = seen.get(section.name, 0) + 1
+        if seen[section.name] > 1:
+            section = replace(section, name=f"{section.name}-{seen[section.name]}")
+        if len(prompts) > 1 and key:
+            section = replace(section, title=f"{section.title} · prompt {int(key[1:]) + 1}")
+        sections.append(section)
+    return sections
+
+
+def _used_terms(sections: Sequence[Section]) -> set[str]:
+    """The terms that the leads link, and those that their entries link in turn."""
+    entries = {name.lower(): text for name, text in TERMS.items()}
+    waiting = [term for section in sections for term in terms_in(section.lead)]
+    used: set[str] = set()
+    while waiting:
+        term = waiting.pop()
+        if term not in used:
+            used.add(term)
+            waiting += terms_in(entries[term])
+    return used
+
+
+def _head(results: Sequence[Result], prompts: Mapping[str, Tokens], sections: Sequence[Section]) -> Html:
+    """The prompt with the model's answer, one line on where it comes from, and the most notable measured facts."""
+    origin = results[0].provenance
+    parts = [element("p", "interp", " · ", quoted(origin.model), class_="overline")]
+    for key, prompt in prompts.items():
+        answer = answer_of([result for result in results if getattr(result, "tokens", None) == prompt])
+        heading = [element("span", quoted(prompt.text.strip(" ")), class_="prompt")]
+        if answer is not None:
+            heading += [
+                " ",
+                element(
+                    "span", visible(answer.strip(" ")), class_="answer", title="the model's next token", dir="auto"
+                ),
+            ]
+        parts.append(element("h1" if key == "p0" else "p", *heading, class_="hero"))
+    precision = f"{origin.dtype} on {origin.device}"
+    parts.append(
+        element("p", join([quoted(origin.architecture), precision, quoted(origin.created)], " · "), class_="byline")
+    )
+    ranked = sorted(((finding, section) for section in sections for finding in section.findings), key=_rank)
+    items = [
+        element(
+            "li", finding.text, " ", element("a", "see", href=f"#{section.name}", aria_label=f"see {section.title}")
+        )
+        for finding, section in ranked[:_FINDINGS]
+    ]
+    return join([*parts, element("ul", *items, class_="findings")] if items else parts, "\n")
+
+
+def _rank(pair: tuple[Finding, Section]) -> int:
+    return pair[0].rank
+
+
+def _contents(sections: Sequence[Section]) -> Html:
+    links = [element("li", element("a", section.title, href=f"#{section.name}")) for section in sections]
+    return element("ol", *links)
+
+
+def _title(results: Sequence[Result], prompts: Mapping[str, Tokens]) -> str:
+    model = visible(results[0].provenance.model)
+    first = next(iter(prompts.values()), None)
+    if first is None:
+        return f"{model} · interp"
+    text = visible(first.text)
+    return f"{text if len(text) <= 60 else text[:59] + '…'} · {model} · interp"
+
+
+def _policy(script: str, plotly: str) -> str:
+    """Nothing may be fetched, and only the two scripts of the page may run.
+
+    Styles need 'unsafe-inline' because plotly sets style attributes; images may be made in the page, for the download button.
+    """
+    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in (script, plotly))
+    rules: dict[str, Any] = {
+        "default-src": "'none'",
+        "script-src": hashes,
+        "style-src": "'unsafe-inline'",
+        "img-src": "data: blob:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{name} {value}" for name, value in rules.items())
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _asset(name: str) -> str:
+    return (files("interp.report") / name).read_text(encoding="utf-8")
+
+
+def _bundle() -> bytes:
+    return (files("interp.report") / PLOTLY_BUNDLE).read_bytes()
+
+
+def _plotly() -> str:
+    return gzip.decompress(_bundle()).decode()

@@ -1,0 +1,357 @@
+"use strict";
+// The page's script: unpacks the data, draws the pictures when they come into view, and keeps one selection
+// (a layer, and a token of each prompt) that every picture and table follows. Text enters the page as textContent only;
+// text inside pictures was escaped when they were made.
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const darkScheme = matchMedia("(prefers-color-scheme: dark)");
+  const selection = { layer: 0, tokens: {} };
+  const views = [];
+  let prompts = {};
+
+  const modeBar = {
+    displaylogo: false,
+    responsive: true,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "sendDataToCloud", "editInChartStudio"],
+  };
+
+  async function unpack(base64) {
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text();
+  }
+
+  async function readData() {
+    const block = byId("data");
+    const text = block.textContent;
+    return JSON.parse(block.type === "application/json" ? text : await unpack(text));
+  }
+
+  async function loadPlotly() {
+    const script = document.createElement("script");
+    script.textContent = await unpack(byId("plotly").textContent);
+    document.head.append(script);
+  }
+
+  function make(tag, text, className) {
+    const node = document.createElement(tag);
+    if (text !== undefined) node.textContent = text;
+    if (className) node.className = className;
+    return node;
+  }
+
+  // Figure text is escaped for plotly; tables show it as plain text.
+  const plain = (text) => String(text).replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+
+  function number(value) {
+    if (value === null || value === undefined) return "–";
+    if (typeof value !== "number") return String(value);
+    return String(Number(value.toPrecision(4))).replace("-", "−");
+  }
+
+  // ---- Figures ----
+
+  function assign(figure, patch) {
+    const data = figure.data.map((trace, index) => ({ ...trace, ...((patch.data || [])[index] || {}) }));
+    return { data, layout: { ...figure.layout, ...(patch.layout || {}) } };
+  }
+
+  // The figure to show: the chosen version, at the selected token if the version follows it.
+  function current(view) {
+    const option = view.spec.options[view.choice];
+    let figure = option.whole || assign(view.spec.base, option.patch || {});
+    if (option.frames) figure = assign(figure, { data: option.frames[selection.tokens[view.spec.prompt]] });
+    return figure;
+  }
+
+  function themed(figure, width) {
+    const style = getComputedStyle(document.documentElement);
+    const color = (name) => style.getPropertyValue(name).trim();
+    const axis = (options) => ({ ...options, color: color("--soft"), title: { ...(options.title || {}), font: { color: color("--soft"), size: 12 } } });
+    const layout = {
+      ...figure.layout,
+      font: { ...figure.layout.font, color: color("--ink") },
+      xaxis: axis(figure.layout.xaxis),
+      yaxis: axis(figure.layout.yaxis),
+      hoverlabel: { ...figure.layout.hoverlabel, bgcolor: color("--ground"), bordercolor: color("--line"), font: { color: color("--ink"), size: 12 } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: color("--soft"), activecolor: color("--accent") },
+      dragmode: width < 640 ? false : "zoom",
+    };
+    return { data: figure.data.map((trace) => (trace.type === "heatmap" ? themedHeatmap(trace, figure, width, color) : trace)), layout };
+  }
+
+  function themedHeatmap(trace, figure, width, color) {
+    const shown = { ...trace, colorbar: { ...trace.colorbar, tickfont: { color: color("--soft"), size: 11 }, title: { ...trace.colorbar.title, font: { color: color("--soft"), size: 11.5 } } } };
+    if (trace.meta && trace.meta.signed) shown.colorscale = [[0, "#c2410c"], [0.5, color("--raised")], [1, "#0b78b5"]];
+    if (width < 560) shown.showscale = figure.data.length > 1;
+    if (trace.texttemplate) {
+      // Text must fit its cell: smaller on narrow pages, then gone (hovering and the table still have it).
+      const size = Math.min(10.5, (width - 120) / trace.z[0].length / 5.4);
+      if (size < 7.5) delete shown.texttemplate;
+      else shown.textfont = { ...trace.textfont, size };
+    }
+    const cell = (width - 120) / trace.z[0].length;
+    if (cell < 6) shown.xgap = shown.ygap = 0;
+    return shown;
+  }
+
+  // Places on an axis that belong to the selection.
+  function places(axis, prompt) {
+    if (!axis) return [];
+    if (axis.of === "token") return [selection.tokens[prompt]];
+    return axis.layers.flatMap((layer, place) => (layer === selection.layer ? [place] : []));
+  }
+
+  function shapes(view) {
+    const { x, y } = view.spec.options[view.choice];
+    const color = getComputedStyle(document.documentElement).getPropertyValue("--mark-line").trim();
+    const columns = places(x, view.spec.prompt);
+    const rows = places(y, view.spec.prompt);
+    const outline = { type: "rect", line: { color, width: 2 } };
+    if (y) {
+      return columns.flatMap((column) => rows.map((row) => ({ ...outline, x0: column - 0.5, x1: column + 0.5, y0: row - 0.5, y1: row + 0.5 })));
+    }
+    return columns.map((column) => ({ type: "rect", yref: "paper", layer: "below", x0: column - 0.5, x1: column + 0.5, y0: 0, y1: 1, line: { width: 0 }, fillcolor: color, opacity: 0.16 }));
+  }
+
+  async function draw(view) {
+    const figure = themed(current(view), view.plot.clientWidth);
+    figure.layout.shapes = shapes(view);
+    const first = !view.drawn;
+    view.drawn = true;
+    await Plotly.react(view.plot, figure.data, figure.layout, modeBar);
+    if (first) view.plot.on("plotly_click", (event) => choosePoint(view, event.points[0]));
+    view.plot.style.minHeight = "";
+    view.plot.dataset.drawn = "true";
+    if (view.details.open) fillTable(view);
+  }
+
+  function choosePoint(view, point) {
+    const { x, y } = view.spec.options[view.choice];
+    const change = {};
+    for (const [axis, value] of [[x, point.x], [y, point.y]]) {
+      if (!axis) continue;
+      const place = Math.round(value);
+      if (axis.of === "token") change.pos = place;
+      else if (axis.layers[place] !== null && axis.layers[place] !== undefined) change.layer = axis.layers[place];
+    }
+    select(view.spec.prompt, change);
+  }
+
+  // ---- The table behind each picture ----
+
+  function axisLabels(axis, layoutAxis, prompt) {
+    if (axis && axis.of === "token") return prompts[prompt].map((label, pos) => `${pos} ${label}`);
+    if (axis) return axis.labels;
+    return (layoutAxis.ticktext || []).map(plain);
+  }
+
+  function tableOf(view) {
+    const figure = current(view);
+    const { x, y } = view.spec.options[view.choice];
+    const [trace] = figure.data;
+    const xLabels = axisLabels(x, figure.layout.xaxis, view.spec.prompt);
+    const yLabels = axisLabels(y, figure.layout.yaxis, view.spec.prompt);
+    if (trace.type === "heatmap") {
+      const values = trace.customdata || trace.z;
+      const cell = (row, column) => `${trace.text ? plain(trace.text[row][column]) + " " : ""}${number(values[row][column])}`;
+      const rows = yLabels.map((label, row) => [label, ...xLabels.map((_, column) => cell(row, column))]);
+      return { columns: ["layer", ...xLabels], rows: rows.reverse() };
+    }
+    const flat = trace.orientation === "h";
+    const labels = flat ? yLabels : xLabels;
+    const values = (one) => (flat ? one.x : one.type === "scatter" ? one.customdata || one.y : one.y);
+    const unit = plain((flat ? figure.layout.xaxis : figure.layout.yaxis).title.text);
+    const columns = ["", ...figure.data.map((one) => (one.name ? plain(one.name) : unit))];
+    return { columns, rows: labels.map((label, row) => [label, ...figure.data.map((one) => number(values(one)[row]))]) };
+  }
+
+  function fillTable(view) {
+    const { columns, rows } = tableOf(view);
+    const table = make("table");
+    const head = table.createTHead().insertRow();
+    columns.forEach((column, index) => {
+      const cell = make("th", column, index ? "num" : "");
+      cell.scope = "col";
+      head.append(cell);
+    });
+    const body = table.createTBody();
+    for (const row of rows) {
+      const line = body.insertRow();
+      row.forEach((value, index) => {
+        const cell = make(index ? "td" : "th", value, index ? "num" : "");
+        if (!index) cell.scope = "row";
+        line.append(cell);
+      });
+    }
+    view.details.querySelector(".scroll").replaceChildren(table);
+  }
+
+  // ---- Switches ----
+
+  function buildSwitch(view) {
+    const holder = view.node.querySelector(".switch");
+    const { options } = view.spec;
+    if (options.length < 2) return;
+    if (options.length > 5) {
+      const menu = make("select");
+      menu.setAttribute("aria-label", "What the picture shows");
+      options.forEach((option, index) => menu.append(new Option(option.label, index)));
+      menu.addEventListener("change", () => choose(view, Number(menu.value)));
+      holder.append(menu);
+      return;
+    }
+    holder.setAttribute("role", "group");
+    holder.setAttribute("aria-label", "What the picture shows");
+    options.forEach((option, index) => {
+      const button = make("button", option.label);
+      button.type = "button";
+      button.setAttribute("aria-pressed", index === 0);
+      button.addEventListener("click", () => {
+        for (const other of holder.children) other.setAttribute("aria-pressed", other === button);
+        choose(view, index);
+      });
+      holder.append(button);
+    });
+  }
+
+  function choose(view, index) {
+    view.choice = index;
+    draw(view);
+  }
+
+  // ---- Selection ----
+
+  function select(prompt, { pos, layer }) {
+    if (pos !== undefined) selection.tokens[prompt] = pos;
+    if (layer !== undefined) selection.layer = layer;
+    showSelection();
+    for (const view of views) {
+      if (view.spec.type === "linked") fillLinked(view);
+      else if (view.drawn && view.spec.options[view.choice].frames) draw(view);
+      else if (view.drawn) Plotly.relayout(view.plot, { shapes: shapes(view) });
+    }
+  }
+
+  function showSelection() {
+    for (const strip of document.querySelectorAll(".strip")) {
+      const chosen = selection.tokens[strip.dataset.prompt];
+      for (const button of strip.children) button.setAttribute("aria-pressed", Number(button.dataset.pos) === chosen);
+    }
+    for (const holder of document.querySelectorAll(".table[data-prompt]")) {
+      const chosen = selection.tokens[holder.dataset.prompt];
+      for (const row of holder.querySelectorAll("tr[data-pos]")) row.classList.toggle("chosen", Number(row.dataset.pos) === chosen);
+    }
+    const menu = byId("select-token");
+    const shown = menu.value.split(":")[0] || Object.keys(prompts)[0];
+    menu.value = `${shown}:${selection.tokens[shown]}`;
+    byId("select-layer").value = selection.layer;
+    byId("shown-layer").textContent = selection.layer;
+  }
+
+  function fillLinked(view) {
+    const { spec, node } = view;
+    const pos = selection.tokens[spec.prompt];
+    const at = spec.layers.indexOf(selection.layer);
+    const where = node.querySelector(".where");
+    where.replaceChildren(`Layer ${selection.layer} at `, make("span", prompts[spec.prompt][pos], "tok"), ` (position ${pos})`);
+    const table = make("table");
+    const head = table.createTHead().insertRow();
+    for (const column of spec.columns) {
+      const cell = make("th", column);
+      cell.scope = "col";
+      head.append(cell);
+    }
+    const body = table.createTBody();
+    for (const row of at < 0 ? [] : spec.cells[at][pos]) {
+      const line = body.insertRow();
+      for (const value of row) {
+        const cell = line.insertCell();
+        if (Array.isArray(value)) cell.append(...value.flatMap((word) => [make("span", spec.words[word], "tok"), " "]));
+        else cell.textContent = number(value);
+      }
+    }
+    node.querySelector(".scroll").replaceChildren(table);
+  }
+
+  function buildSelection() {
+    const layers = views.flatMap(({ spec }) => (spec.type === "linked" ? spec.layers : spec.options.flatMap((option) => [option.x, option.y].flatMap((axis) => (axis && axis.layers) || []))));
+    const last = Math.max(0, ...layers.filter((layer) => layer !== null));
+    selection.layer = last;
+    const menu = byId("select-token");
+    const keys = Object.keys(prompts);
+    for (const key of keys) {
+      selection.tokens[key] = prompts[key].length - 1;
+      const group = keys.length > 1 ? make("optgroup") : menu;
+      if (group !== menu) {
+        group.label = `prompt ${keys.indexOf(key) + 1}`;
+        menu.append(group);
+      }
+      prompts[key].forEach((label, pos) => group.append(new Option(`${pos} ${label}`, `${key}:${pos}`)));
+    }
+    if (keys.length) menu.value = `${keys[0]}:${selection.tokens[keys[0]]}`;
+    menu.addEventListener("change", () => {
+      const [key, pos] = menu.value.split(":");
+      select(key, { pos: Number(pos) });
+    });
+    const slider = byId("select-layer");
+    slider.max = last;
+    slider.addEventListener("input", () => select(keys[0], { layer: Number(slider.value) }));
+    for (const strip of document.querySelectorAll(".strip")) {
+      strip.addEventListener("click", (event) => {
+        const button = event.target.closest("button");
+        if (button) select(strip.dataset.prompt, { pos: Number(button.dataset.pos) });
+      });
+    }
+    byId("selection").hidden = keys.length === 0;
+    showSelection();
+  }
+
+  // ---- Start ----
+
+  function collectViews(blocks) {
+    for (const node of document.querySelectorAll("[data-block]")) {
+      const spec = blocks[Number(node.dataset.block)];
+      const view = { node, spec, choice: 0, drawn: false, plot: node.querySelector(".plot"), details: node.querySelector("details") };
+      views.push(view);
+      if (spec.type === "picture") {
+        buildSwitch(view);
+        view.details.addEventListener("toggle", () => view.details.open && fillTable(view));
+      }
+    }
+  }
+
+  function drawWhenSeen() {
+    const pictures = views.filter((view) => view.spec.type === "picture");
+    const seen = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        const view = pictures.find((one) => one.node === entry.target);
+        if (entry.isIntersecting && !view.drawn) draw(view);
+      }
+    }, { rootMargin: "600px" });
+    for (const view of pictures) seen.observe(view.node);
+    const redraw = () => pictures.filter((view) => view.drawn).forEach(draw);
+    darkScheme.addEventListener("change", redraw);
+    addEventListener("beforeprint", () => pictures.forEach(draw));
+    let width = innerWidth;
+    let waiting = 0;
+    addEventListener("resize", () => {
+      if (innerWidth === width) return;
+      width = innerWidth;
+      clearTimeout(waiting);
+      waiting = setTimeout(redraw, 150);
+    });
+  }
+
+  async function start() {
+    const data = await readData();
+    prompts = data.prompts;
+    collectViews(data.blocks);
+    buildSelection();
+    for (const view of views) if (view.spec.type === "linked") fillLinked(view);
+    await loadPlotly();
+    drawWhenSeen();
+  }
+
+  start();
+})();

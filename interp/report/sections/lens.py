@@ -1,0 +1,130 @@
+"""The logit lens: what the model would say if it stopped after each layer."""
+
+from typing import Any
+
+import numpy as np
+
+from interp.figures import MEASURES, lens_heatmap, target_trajectory, trajectory_values
+from interp.figures.rows import Rows, site_rows
+from interp.figures.style import short
+from interp.report.blocks import Axis, Finding, Picture, Section, Version
+from interp.report.markup import join, token
+from interp.tokens import visible
+
+_SWITCH = {
+    "Top token": "probability",
+    "Target log-probability": "log_prob",
+    "Target rank": "rank",
+    "Entropy": "entropy",
+    "KL to the end": "kl",
+}
+
+
+def build(result: Any, prompt: str) -> Section | None:
+    """The lens over layers and tokens, and the target's way through the layers at the selected token."""
+    rows = site_rows(result.sites)
+    lead = (
+        "The [[logit lens]] takes the stream after each layer straight to the final norm and the [[unembedding]], as if the "
+        "remaining layers did nothing. Read a column upwards to see a prediction form: each cell shows the token that "
+        "would come next, and the top row is the model's own prediction. The colour shows the probability of that token, or "
+        "the [[log-probability]] or [[rank]] of a target, the [[entropy]], or the [[KL divergence]] to the model's own."
+    )
+    return Section(
+        name="lens",
+        title="Logit lens",
+        lead=lead,
+        place=40,
+        blocks=(_map(result, rows, prompt), _trajectory(result, rows, prompt)),
+        findings=_findings(result, rows),
+    )
+
+
+def _values(result: Any) -> dict[str, np.ndarray]:
+    return {
+        "probability": result.top_log_probs_nats[..., 0].double().exp().numpy(),
+        "log_prob": result.target_log_prob_nats.double().numpy(),
+        "rank": result.target_rank.double().numpy(),
+        "entropy": result.entropy_nats.double().numpy(),
+        "kl": result.kl_nats.double().numpy(),
+    }
+
+
+def _words(result: Any) -> dict[int, str]:
+    return {int(number): visible(piece) for number, piece in result.vocabulary.items()}
+
+
+def _axis(rows: Rows) -> Axis:
+    return Axis(of="layer", layers=rows.layers, labels=rows.labels)
+
+
+def _map(result: Any, rows: Rows, prompt: str) -> Picture:
+    words = _words(result)
+    top = [[[words[number] for number in best] for best in row] for row in result.top_ids.tolist()]
+    probs = result.top_log_probs_nats.double().exp().numpy()
+    values = _values(result)
+    versions = {
+        words_on_switch: Version(
+            figure=lens_heatmap(
+                values[name], name, rows=rows.labels, tokens=result.tokens.labels, top_tokens=top, top_probs=probs
+            ),
+            x=Axis(of="token"),
+            y=_axis(rows),
+        )
+        for words_on_switch, name in _SWITCH.items()
+    }
+    return Picture(
+        versions=versions,
+        caption=(
+            "Each cell names the likeliest next token at that layer; the colour is the quantity chosen above. "
+            "The target of a position is the token that follows it, unless one was asked for."
+        ),
+        prompt=prompt,
+    )
+
+
+def _trajectory(result: Any, rows: Rows, prompt: str) -> Picture:
+    words = _words(result)
+    targets = [f"target {words.get(number, '(none)')}" for number in result.target_ids.tolist()]
+    values = _values(result)
+    top = result.top_log_probs_nats[..., 0].double().numpy()
+    other = "top token of the layer"
+    lines: dict[str, tuple[str, list[np.ndarray], bool, tuple[float, float] | None]] = {
+        "Probability": ("probability", [np.exp(values["log_prob"]), np.exp(top)], False, (-0.02, 1.02)),
+        "Log-probability": ("log-probability (nats)", [values["log_prob"], top], False, None),
+        "Rank": (MEASURES["rank"].title, [values["rank"]], True, None),
+    }
+    versions = {}
+    for switch, (unit, arrays, log, limits) in lines.items():
+        names = [targets[-1], other][: len(arrays)]
+        series = {name: array[:, -1] for name, array in zip(names, arrays, strict=True)}
+        figure = target_trajectory(series, rows=rows.labels, unit=unit, log=log, limits=limits)
+        frames = []
+        for pos, target in enumerate(targets):
+            frame = [trajectory_values(array[:, pos], log=log) for array in arrays]
+            frames.append([frame[0] | {"name": short(target, 40)}, *frame[1:]])
+        versions[switch] = Version(figure=figure, frames=frames, x=_axis(rows))
+    return Picture(
+        versions=versions,
+        caption="The target at the selected token, from the first layer to the last.",
+        prompt=prompt,
+    )
+
+
+def _findings(result: Any, rows: Rows) -> tuple[Finding, ...]:
+    """From which layer on the final prediction stays on top, and where a target that is another token ends up."""
+    pieces = {int(number): piece for number, piece in result.vocabulary.items()}
+    tops = result.top_ids[:, -1, 0].tolist()
+    final, first = tops[-1], len(tops) - 1
+    while first > 0 and tops[first - 1] == final:
+        first -= 1
+    where = rows.labels[first] if rows.layers[first] is None else f"layer {rows.labels[first]}"
+    text = join(["In the logit lens ", token(pieces[final]), f" is the top next token from {where} to the end."])
+    if first == len(tops) - 1:
+        text = join(["In the logit lens ", token(pieces[final]), " becomes the top next token only in the last row."])
+    found = [Finding(text=text, rank=20)]
+    target, rank = int(result.target_ids[-1]), int(result.target_rank[-1, -1])
+    if target in pieces and target != final:
+        prob = float(result.target_log_prob_nats[-1, -1].exp())
+        end = f" ends at rank {rank} (0 is the top) with probability {prob:.3g}."
+        found.append(Finding(text=join(["The target ", token(pieces[target]), end]), rank=25))
+    return tuple(found)

@@ -1,0 +1,247 @@
+"""The generation loop, open to view: prefill once, then one token at a time with the KV cache."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from interp.cache import ActivationCache
+from interp.errors import NumericsError, UsageError
+from interp.interventions import Intervention
+from interp.maths.sampling import choose
+from interp.prompts import PromptLike
+from interp.results import Result
+from interp.runner.forward import forward
+from interp.runner.plan import Plan, Request
+from interp.runner.session import Session
+from interp.tokens import Tokens, decode_pieces, visible
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
+
+    from interp.runner.model import Model
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Generation(Result):
+    """A prompt and how the model continued it.
+
+    ``log_probs_nats`` and ``entropy_nats`` are of the model's own distribution, before temperature and filters. Seconds are wall time:
+    prefill is the forward over the prompt; ``decode_seconds`` has one entry for each further forward, each over one token.
+    ``cache_bytes`` is what the KV cache held at the end: 2 x layers x key/value heads x d_head x bytes x cached tokens.
+    """
+
+    kind: ClassVar[str] = "generation"
+    schema_version: ClassVar[int] = 1
+
+    tokens: Tokens
+    ids: Int[Tensor, " step"]
+    pieces: tuple[str, ...]
+    text: str
+    log_probs_nats: Float[Tensor, " step"]
+    entropy_nats: Float[Tensor, " step"]
+    prefill_seconds: float
+    decode_seconds: tuple[float, ...]
+    cache_bytes: int
+    cached_tokens: int
+    stop_reason: str  # "length", "end" (the model ended the text) or "context" (no room is left)
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+
+    @property
+    def decode_tokens_per_second(self) -> float | None:
+        """Tokens a second while decoding; None when nothing was decoded after the prefill."""
+        return len(self.decode_seconds) / sum(self.decode_seconds) if self.decode_seconds else None
+
+    def to_frame(self) -> "DataFrame":
+        """One row a generated token."""
+        import pandas as pd
+
+        seconds = [self.prefill_seconds, *self.decode_seconds]
+        return pd.DataFrame(
+            {
+                "step": range(len(self.ids)),
+                "token_id": self.ids.tolist(),
+                "piece": self.pieces,
+                "log_prob_nats": self.log_probs_nats.tolist(),
+                "entropy_nats": self.entropy_nats.tolist(),
+                "forward_seconds": seconds[: len(self.ids)],
+            }
+        )
+
+    def figure(self) -> "Figure":
+        """Log-probability and entropy of each generated token."""
+        import plotly.graph_objects as go
+
+        from interp.figures.style import figure, index_axis, legend_above, value_axis
+
+        steps = list(range(len(self.ids)))
+        traces = [
+            go.Scatter(x=steps, y=values.tolist(), name=name, mode="lines+markers")
+            for name, values in (("log-probability", self.log_probs_nats), ("entropy", self.entropy_nats))
+        ]
+        labels = [visible(piece) for piece in self.pieces]
+        return figure(
+            traces, height=320, xaxis=index_axis(labels), yaxis=value_axis("nats"), legend=legend_above(), showlegend=True
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of the loop: the token it chose and what its forward captured (the whole prompt at the first step)."""
+
+    index: int
+    token_id: int
+    piece: str
+    logits: Float[Tensor, " d_vocab"]
+    cache: ActivationCache
+    seconds: float
+
+
+@dataclass(eq=False)
+class Stream:
+    """Iterating gives the ``Step``s as they are made; ``result()`` afterwards gives the ``Generation``."""
+
+    model: "Model"
+    tokens: Tokens
+    max_new_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int
+    capture: Request = ()
+    interventions: tuple[Intervention, ...] = ()
+    stop_at_end: bool = True
+    command: str | None = None
+    steps: list[tuple[int, str, float, float, float]] = field(default_factory=list)
+    stop_reason: str = "length"
+    cache_bytes: int = 0
+    cached_tokens: int = 0
+
+    def __iter__(self) -> Iterator[Step]:
+        generator = torch.Generator().manual_seed(self.seed)
+        kv = DynamicCache()
+        end = _end_ids(self.model) if self.stop_at_end else frozenset()
+        ids = torch.tensor([self.tokens.ids], device=self.model.device)
+        n_ctx = self.model.atlas.n_ctx
+        for index in range(self.max_new_tokens):
+            started = time.perf_counter()
+            logits, cache = self._forward(ids, kv)
+            if not bool(torch.isfinite(logits).all()):
+                raise NumericsError(f"the logits at step {index} hold NaN or infinity; no token can be chosen")
+            chosen = choose(logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, generator=generator)
+            token = int(chosen[0])
+            seconds = time.perf_counter() - started
+            log_probs = logits[0].float().log_softmax(-1)
+            piece = decode_pieces(self.model.tokenizer, [token])[0]
+            entropy = float(-(log_probs.exp() * log_probs).sum())
+            self.steps.append((token, piece, float(log_probs[token]), entropy, seconds))
+            self.cache_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in kv.layers if layer.keys is not None)
+            self.cached_tokens = kv.get_seq_length()
+            yield Step(index, token, piece, logits[0], cache, seconds)
+            ids = chosen[None]
+            if token in end:
+                self.stop_reason = "end"
+                return
+            if n_ctx is not None and self.cached_tokens >= n_ctx:
+                self.stop_reason = "context"
+                return
+
+    def _forward(self, ids: Tensor, kv: DynamicCache) -> tuple[Tensor, ActivationCache]:
+        model, past = self.model, kv.get_seq_length()
+        plan = Plan(model.sites)
+        captured = plan.capture(self.capture)
+        for intervention in self.interventions:
+            plan.intervene(intervention, (len(self.tokens),))
+        session = Session(visits=plan.visits(), n_rows=1, n_pos=ids.shape[1], offset=past)
+        arguments: dict[str, Any] = {"use_cache": True, "past_key_values": kv}
+        if model.separate_patterns and any(site.kind == "attn.pattern" for site in captured):
+            raise UsageError("this family computes patterns apart from its forward; capture them with model.run on the finished text")
+        columns = None if ids.shape[1] == 1 else [[ids.shape[1] - 1]]
+        output = forward(model.hf, ids, session, unembed=model.atlas.unembed, logit_columns=columns, **arguments)
+        return output.logits[:, -1], ActivationCache(session.captured, model.atlas.n_layers)
+
+    def result(self) -> Generation:
+        """The generation so far as a result."""
+        if not self.steps:
+            raise UsageError("nothing was generated yet; iterate over the stream first")
+        tokens, pieces, log_probs, entropies, seconds = zip(*self.steps, strict=True)
+        return Generation(
+            provenance=self.model.provenance(seed=self.seed, command=self.command),
+            tokens=self.tokens,
+            ids=torch.tensor(tokens),
+            pieces=pieces,
+            text=_text(self.model.tokenizer, tokens, pieces),
+            log_probs_nats=torch.tensor(log_probs),
+            entropy_nats=torch.tensor(entropies),
+            prefill_seconds=seconds[0],
+            decode_seconds=seconds[1:],
+            cache_bytes=self.cache_bytes,
+            cached_tokens=self.cached_tokens,
+            stop_reason=self.stop_reason,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
+
+
+def stream(
+    model: "Model",
+    prompt: PromptLike | Tokens,
+    *,
+    max_new_tokens: int = 40,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    capture: Request = (),
+    interventions: Intervention | Iterable[Intervention] = (),
+    stop_at_end: bool = True,
+) -> Stream:
+    """Like ``generate``, but iterable: each ``Step`` comes as soon as it is made, with its logits and captures."""
+    for name, value, good, valid in (
+        ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "1 or more"),
+        ("temperature", temperature, 0.0 <= temperature < float("inf"), "0 (greedy) or more"),
+        ("top_k", top_k, top_k is None or top_k >= 1, "1 or more"),
+        ("top_p", top_p, top_p is None or 0.0 < top_p <= 1.0, "above 0, at most 1"),
+    ):
+        if not good:
+            raise UsageError(f"{name} is {value}; valid: {valid}")
+    changes = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
+    return Stream(
+        model, model.tokens(prompt), max_new_tokens, temperature, top_k, top_p, seed, capture, changes, stop_at_end
+    )
+
+
+def generate(model: "Model", prompt: PromptLike | Tokens, **options: Any) -> Generation:
+    """Continues a prompt.
+
+    ``max_new_tokens`` at most; ``temperature`` 0 takes the largest logit, else tokens are drawn with ``seed`` after ``top_k`` and
+    ``top_p`` (Holtzman et al. 2020). Generation ends early at the model's end-of-text token unless ``stop_at_end=False``.
+    ``interventions`` act at every step; their positions count from the start of the prompt, negative ones from its end, and without
+    positions they act on every token, also generated ones. To see each step's logits and captures use ``stream``.
+    """
+    steps = stream(model, prompt, **options)
+    for _ in steps:
+        pass
+    return steps.result()
+
+
+def _end_ids(model: "Model") -> frozenset[int]:
+    """Tokens that end a text, by the model's generation settings and tokenizer."""
+    found: set[int] = set()
+    config = getattr(model.hf, "generation_config", None)
+    for value in (getattr(config, "eos_token_id", None), getattr(model.tokenizer, "eos_token_id", None)):
+        found.update(value if isinstance(value, Sequence) else () if value is None else (value,))
+    return frozenset(found)
+
+
+def _text(tokenizer: Any, ids: Sequence[int], pieces: Sequence[str]) -> str:
+    return "".join(pieces) if tokenizer is None else tokenizer.decode(list(ids), skip_special_tokens=False)

@@ -1,0 +1,68 @@
+"""What a run will need in memory, estimated before it starts, so that a request that cannot fit is refused in words."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+
+from interp.errors import MemoryLimitError
+from interp.models.atlas import Atlas
+from interp.sites import Site
+
+if TYPE_CHECKING:
+    from interp.runner.batch import Batch
+    from interp.runner.model import Model
+
+
+def site_elements(site: Site, atlas: Atlas, n_rows: int, n_pos: int, n_queries: int) -> int:
+    """Numbers in a site's tensor, with ``n_queries`` of ``n_pos`` positions kept."""
+    sizes = {
+        "batch": n_rows,
+        "pos": n_queries,
+        "query_pos": n_queries,
+        "key_pos": n_pos,
+        "head": atlas.n_heads,
+        "kv_head": atlas.n_kv_heads,
+        "d_head": atlas.d_head,
+        "d_model": atlas.d_model,
+        "d_mlp": atlas.d_mlp or 0,
+        "expert": 64,
+        "1": 1,
+    }
+    count = 1
+    for axis in site.info.axes.split():
+        count *= sizes[axis]
+    return count
+
+
+def check_memory(
+    model: "Model",
+    batch: "Batch",
+    captured: Sequence[Site],
+    columns: Sequence[Sequence[int]] | None,
+    needs_logits: bool,
+    logit_columns: Sequence[Sequence[int]] | None,
+    resumable: bool,
+) -> None:
+    """Raises MemoryLimitError when captures and logits exceed the free memory of the model's device (or the host's)."""
+    atlas, n_rows, n_pos = model.atlas, len(batch.lengths), batch.n_pos
+    n_queries = n_pos if columns is None else len(columns[0])
+    elements = sum(site_elements(site, atlas, n_rows, n_pos, n_queries) for site in captured)
+    if needs_logits:
+        elements += n_rows * (n_pos if logit_columns is None else len(logit_columns[0])) * atlas.d_vocab
+    if resumable:
+        elements += n_rows * n_pos * atlas.n_layers * (atlas.d_model + 2 * atlas.n_kv_heads * atlas.d_head)
+    need, free = elements * model.dtype.itemsize, free_memory(model.device)
+    if free is not None and need > free:
+        raise MemoryLimitError(
+            f"this run would keep {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on {model.device}; capture fewer sites, "
+            "slice positions=..., ask for logits='last', reduce captures as they are made, or run fewer prompts at once"
+        )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Free bytes on a device; None where it cannot be told."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return psutil.virtual_memory().available if device.type in ("cpu", "mps") else None

@@ -1,0 +1,340 @@
+"""Exact resuming: re-executes only the layers and positions that a change can reach.
+
+A change at (layer, position) reaches later layers, and positions from its own on. A resumable run keeps the residual stream entering
+each block and the attention keys and values (a ``Snapshot``). Resuming replays the model's own forward on the tokens from the first
+changed position: keys and values before it come from the snapshot through the KV cache, blocks below the first changed layer are
+passed over, and rows of the batch that start at a higher layer join when the forward gets there. Only wanted logits are unembedded.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicLayer
+
+from interp.cache import ActivationCache
+from interp.errors import UsageError
+from interp.interventions import Intervention
+from interp.models.atlas import module_at
+from interp.runner.batch import Batch
+from interp.runner.forward import forward
+from interp.runner.plan import Logits, Plan, Request, logit_columns
+from interp.runner.session import Session
+
+if TYPE_CHECKING:
+    from interp.runner.model import Model
+    from interp.runner.run import Run
+
+DEFAULT_TOKEN_BUDGET = 4096
+"""Positions times rows that one resumed forward computes at once, unless told otherwise."""
+
+_FIXED_BATCH = frozenset({"GPTBigCodeForCausalLM"})
+"""Architectures that reshape to the batch they were called with, so that no row can join on the way."""
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What a resumable run keeps: the stream entering each block and after the last ([batch pos d_model]), keys and values."""
+
+    batch: Batch
+    stream: tuple[Tensor, ...]
+    keys_values: tuple[tuple[Tensor, Tensor], ...]
+    block_returns: tuple[type, int]  # type and length of a block's output: families differ
+
+    @property
+    def bytes(self) -> int:
+        """Bytes kept."""
+        return sum(t.nbytes for t in (*self.stream, *(kv for pair in self.keys_values for kv in pair)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resumed:
+    """Rows of a resumed run, in the order they were asked for.
+
+    ``logits`` are [batch pos d_vocab], a batch row for each row asked. ``cache`` holds captures from ``first_position`` on.
+    """
+
+    logits: Float[Tensor, "batch pos d_vocab"] | None
+    cache: ActivationCache
+    first_position: int
+
+
+class Recorder:
+    """Collects a snapshot during a forward."""
+
+    def __init__(self, model: "Model") -> None:
+        self.model = model
+        self.stream: list[Tensor] = []
+        self.returns: tuple[type, int] = (tuple, 1)
+        self.layers = [_RecordingLayer() for _ in range(model.atlas.n_layers)]
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the forward that make it record keys and values."""
+        return {"use_cache": True, "past_key_values": Cache(layers=list(self.layers))}
+
+    def hooks(self) -> list[Any]:
+        """Registers the hooks that record the stream; they run before a session's, so the stream is the unchanged one."""
+        blocks = [module_at(self.model.hf, block.block) for block in self.model.atlas.blocks]
+        handles = [block.register_forward_pre_hook(self._enter, with_kwargs=True) for block in blocks if block is not None]
+        assert blocks[-1] is not None
+        return [*handles, blocks[-1].register_forward_hook(self._leave)]
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.stream.append(args[0] if args else kwargs["hidden_states"])
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.stream.append(output[0] if isinstance(output, tuple) else output)
+        self.returns = (tuple, len(output)) if isinstance(output, tuple) else (Tensor, 1)
+
+    def snapshot(self, batch: Batch) -> Snapshot:
+        """What was recorded."""
+        return Snapshot(batch, tuple(self.stream), tuple((layer.keys, layer.values) for layer in self.layers), self.returns)
+
+
+class _RecordingLayer(DynamicLayer):
+    """Keeps the keys and values of one forward without copying them."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        self.keys, self.values, self.is_initialized = key_states, value_states, True
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        return 0
+
+
+class _PrefixLayer(DynamicLayer):
+    """Puts the snapshot's keys and values before ``length`` in front of those being computed; never stores."""
+
+    def __init__(self, keys: Tensor, values: Tensor, length: int, prompts: Sequence[int]) -> None:
+        super().__init__()
+        self.length, self.is_initialized = length, True
+        rows = list(prompts) if keys.shape[0] > 1 else [0]
+        self.keys, self.values = keys[rows, :, :length], values[rows, :, :length]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        n_rows = key_states.shape[0]
+        keys, values = (t[:n_rows] if t.shape[0] > 1 else t.expand(n_rows, -1, -1, -1) for t in (self.keys, self.values))
+        return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One row to resume: where it starts, which prompt it is based on, and its changes."""
+
+    index: int
+    prompt: int
+    layer: int
+    position: int
+    interventions: tuple[Intervention, ...] = field(default=())
+
+
+def resume(
+    run: "Run",
+    rows: Sequence[Intervention | Sequence[Intervention]],
+    *,
+    prompts: Sequence[int] | None = None,
+    start: tuple[int, int] | None = None,
+    logits: Logits = "last",
+    capture: Request = (),
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+) -> Resumed:
+    """Re-executes a resumable run once for each row of interventions, several rows at a time.
+
+    ``prompts[i]`` is the prompt of the run that row i changes (default 0). ``start`` re-executes from that (layer, position) even
+    where no change asks for it; ``rows=[[]]`` with a start is a plain restart. ``logits`` and ``capture`` are as in ``model.run``;
+    logit positions before a row's first changed position do not exist in it and are an error. Captures begin at the earliest
+    position of all rows. ``token_budget`` bounds rows x positions computed at once; running out of memory halves it.
+
+    The numbers equal those of a full forward up to the rounding of other batch shapes: 1e-4 in fp32.
+    Raises UsageError when the run was not made with ``resumable=True``.
+    """
+    if run.snapshot is None:
+        raise UsageError("this run cannot be resumed; make it with model.run(..., resumable=True)")
+    model, snapshot = run.model, run.snapshot
+    origin = [0] * len(rows) if prompts is None else list(prompts)
+    if len(origin) != len(rows) or not all(0 <= prompt < len(run.tokens) for prompt in origin):
+        raise UsageError(f"prompts must give one of 0 to {len(run.tokens) - 1} for each of the {len(rows)} rows")
+    captures = bool(Plan(model.sites).capture(capture))
+    layout = [_locate(model, snapshot.batch, i, origin[i], row, start, not captures) for i, row in enumerate(rows)]
+    earliest = min((row.position for row in layout), default=0)
+    parts: dict[int, Tensor] = {}
+    captured: dict[int, dict[Any, Tensor]] = {}
+    for group in _groups(layout, together=captures or not (isinstance(logits, str) and logits == "last")):
+        first = earliest if captures else min(row.position for row in group)
+        _run_group(model, snapshot, group, first, logits, capture if captures else (), token_budget, parts, captured)
+    stacked = {site: torch.stack([captured[i][site] for i in range(len(rows))]) for site in captured.get(0, {})}
+    return Resumed(
+        logits=torch.stack([parts[i] for i in range(len(rows))]) if parts else None,
+        cache=ActivationCache(stacked, model.atlas.n_layers),
+        first_position=earliest,
+    )
+
+
+def _locate(
+    model: "Model", batch: Batch, index: int, prompt: int, row: Any, start: tuple[int, int] | None, early: bool
+) -> _Row:
+    """Where a row has to start: the lowest layer and earliest position that its interventions touch."""
+    interventions = (row,) if isinstance(row, Intervention) else tuple(row)
+    plan = Plan(model.sites)
+    for intervention in interventions:
+        plan.intervene(intervention, (batch.lengths[prompt],), early=early)
+    n_layers, length = model.atlas.n_layers, batch.lengths[prompt]
+    layer, position = plan.first_layer(), plan.first_position(length)
+    if start is not None:
+        if not (0 <= start[0] <= n_layers and 0 <= start[1] < length):
+            raise UsageError(f"start {start} is out of range; valid: layers 0 to {n_layers}, positions 0 to {length - 1}")
+        layer, position = min(layer, start[0]), min(position, start[1])
+    return _Row(index, prompt, layer, min(position, length - 1), interventions)
+
+
+def _groups(layout: Sequence[_Row], *, together: bool) -> Iterator[list[_Row]]:
+    """Rows that run in one forward: those that start at the same position, or all."""
+    positions = {0} if together else sorted({row.position for row in layout})
+    for position in positions:
+        yield [row for row in layout if together or row.position == position]
+
+
+def _run_group(
+    model: "Model",
+    snapshot: Snapshot,
+    group: list[_Row],
+    first: int,
+    logits: Logits,
+    capture: Request,
+    token_budget: int,
+    parts: dict[int, Tensor],
+    captured: dict[int, dict[Any, Tensor]],
+) -> None:
+    """Runs a group in chunks that keep within the budget; out of memory halves the chunk and says so."""
+    width = snapshot.batch.n_pos - first
+    ordered = sorted(group, key=lambda row: row.layer)
+    size = max(1, token_budget // width)
+    done = 0
+    while done < len(ordered):
+        chunk = ordered[done : done + size]
+        try:
+            output, session = _run_chunk(model, snapshot, chunk, first, logits, capture)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size = max(1, size // 2)
+            model.notify(f"out of memory: going on with {size} rows at once")
+            continue
+        for i, row in enumerate(chunk):
+            if output is not None:
+                parts[row.index] = output[i]
+            captured[row.index] = {site: tensor[i] for site, tensor in session.captured.items()}
+        done += len(chunk)
+
+
+def _run_chunk(
+    model: "Model", snapshot: Snapshot, chunk: list[_Row], first: int, logits: Logits, capture: Request
+) -> tuple[Tensor | None, Session]:
+    atlas, batch = model.atlas, snapshot.batch
+    lengths = [batch.lengths[row.prompt] for row in chunk]
+    plan = Plan(model.sites)
+    captured = plan.capture(capture)
+    for place, row in enumerate(chunk):
+        for intervention in row.interventions:
+            plan.intervene(intervention, (batch.lengths[row.prompt],), row=place, early=not captured)
+    # Captured rows are present from the first layer on; otherwise a row joins at its own layer.
+    joins = [row.layer for row in chunk]
+    if captured or not atlas.routed_attention or atlas.architecture in _FIXED_BATCH:
+        joins = [min([*joins, *(site.order[0] for site in captured)])] * len(chunk)
+    columns = None if logits is False else logit_columns(logits, lengths, batch.n_pos)
+    columns = columns and [[position - first for position in row] for row in columns]
+    if columns and min(min(row) for row in columns) < 0:
+        raise UsageError(f"logits before position {first} are not re-executed; take them from the run itself")
+    session = Session(
+        visits=plan.visits(),
+        n_rows=len(chunk),
+        n_pos=batch.n_pos - first,
+        offset=first,
+        lengths=lengths if min(lengths) < batch.n_pos else None,
+        needs_logits=logits is not False,
+    )
+    prompts = [row.prompt for row in chunk]
+    wave = _Wave(snapshot, prompts, joins, first)
+    entering = sum(1 for layer in joins if layer == joins[0])
+    arguments: dict[str, Any] = {"use_cache": False}
+    if first:
+        layers = [_PrefixLayer(k, v, first, prompts) for k, v in snapshot.keys_values]
+        arguments = {"use_cache": True, "past_key_values": Cache(layers=list(layers))}
+    if model.takes_position_ids:
+        arguments["position_ids"] = torch.arange(first, batch.n_pos, device=batch.ids.device)[None]
+    with wave.passing_over(model, max(joins[0], 0)):
+        output = forward(
+            model.hf,
+            batch.ids[prompts[:entering], first:],
+            session,
+            unembed=atlas.unembed,
+            logit_columns=columns,
+            before=lambda: wave.hooks(model),
+            **arguments,
+        )
+    return (None if output is None or logits is False else output.logits), session
+
+
+class _Wave:
+    """Feeds rows into a forward: each enters at its own layer with the snapshot's stream."""
+
+    def __init__(self, snapshot: Snapshot, prompts: Sequence[int], joins: Sequence[int], first: int) -> None:
+        self.snapshot, self.prompts, self.first = snapshot, list(prompts), first
+        self.rows_at: dict[int, list[int]] = {}
+        for place, layer in enumerate(joins):
+            self.rows_at.setdefault(layer, []).append(place)
+        self.lowest = min(joins)
+
+    def hooks(self, model: "Model") -> list[Any]:
+        """Registers the hooks that let rows in."""
+        handles = []
+        for layer in self.rows_at:
+            if layer < 0:  # the embeddings are changed: these rows come in through the model's own
+                continue
+            path = model.atlas.blocks[layer].block if layer < model.atlas.n_layers else model.final_path
+            module = module_at(model.hf, path)
+            assert module is not None, "the atlas checked this path"
+            handles.append(module.register_forward_pre_hook(self._join(layer), with_kwargs=True))
+        return handles
+
+    def _join(self, layer: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            stream = self.snapshot.stream[layer][[self.prompts[place] for place in self.rows_at[layer]], self.first :]
+            running = args[0] if args else kwargs["hidden_states"]
+            joined = stream if layer == self.lowest else torch.cat([running, stream])
+            return ((joined, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": joined})
+
+        return hook
+
+    @contextmanager
+    def passing_over(self, model: "Model", n_blocks: int) -> Iterator[None]:
+        """While the block runs, the first ``n_blocks`` blocks return their input. Their own forward is restored after."""
+        kind, length = self.snapshot.block_returns
+
+        def identity(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return hidden_states if kind is Tensor else (hidden_states, *[None] * (length - 1))
+
+        saved: list[tuple[nn.Module, Any]] = []
+        try:
+            for block in model.atlas.blocks[:n_blocks]:
+                module = module_at(model.hf, block.block)
+                assert module is not None, "the atlas checked this path"
+                saved.append((module, module.__dict__.get("forward")))
+                module.__dict__["forward"] = identity
+            yield
+        finally:
+            for module, own in saved:
+                if own is None:
+                    del module.__dict__["forward"]
+                else:
+                    module.__dict__["forward"] = own

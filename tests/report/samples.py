@@ -1,0 +1,229 @@
+"""Synthetic results for the page: plausible numbers, no model. Hostile text goes wherever text can come from outside."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.results import Provenance, Result
+from interp.tokens import Tokens
+
+PIECES = ("The", " Eiffel", " Tower", " is", " located", " in", " the", " city", " of")
+WORDS = (" Paris", " the", " France", " Rome", " London", ":", " a", "\n", " and", "_", " love", " light", "ville", " par")
+HOSTILE = (
+    "</script><script>window.harm=1</script>",
+    "<img src=x onerror=window.harm=2>",
+    "<s>",
+    "</s>",
+    "<a href='javascript:window.harm=3'>",
+    "&lt;b&gt;",
+    "<!--",
+    "{{script}}",
+    "{{data}}",
+    "%{text}",
+    "\u202eevil\u202c",
+    "\u200b",
+    "\u2028",
+    "\ufeff",
+    "\ud800",
+    "\x00",
+    "]]>",
+    '" onmouseover="window.harm=4',
+    "' onload='window.harm=5",
+    "javascript:window.harm=6",
+    "<svg onload=window.harm=7>",
+    "${window.harm=8}",
+    "`",
+    "\\u003cscript\\u003e",
+    "שלום",
+    "é́",
+    "<iframe srcdoc='<script>parent.harm=9</script>'>",
+    "<style>body{display:none}</style>",
+    "<base href='http://localhost:9/'>",
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SampleResult(Result):
+    """What the stand-ins share: the page needs neither table nor figure of them."""
+
+    tokens: Tokens
+
+    def to_frame(self):
+        raise NotImplementedError
+
+    def figure(self):
+        raise NotImplementedError
+
+
+def provenance(**changes) -> Provenance:
+    values = {
+        "model": "smollm2-135m",
+        "weights_sha256": "5a13" * 16,
+        "architecture": "LlamaForCausalLM",
+        "dtype": "float32",
+        "device": "cpu",
+        "threads": 2,
+        "seed": None,
+        "command": "interp report 'The Eiffel Tower is located in the city of'",
+        "created": "2026-01-02T03:04:05Z",
+        "versions": {"interp": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
+        "attention": "sdpa",
+    }
+    return Provenance(**(values | changes))
+
+
+def tokens(pieces: tuple[str, ...] = PIECES) -> Tokens:
+    spans, start = [], 0
+    for piece in pieces:
+        spans.append((start, start + len(piece)))
+        start += len(piece)
+    return Tokens(text="".join(pieces), ids=tuple(range(504, 504 + len(pieces))), pieces=pieces, spans=tuple(spans))
+
+
+def _vocabulary(pieces: tuple[str, ...], words: tuple[str, ...]) -> dict[str, str]:
+    prompt = {str(504 + index): piece for index, piece in enumerate(pieces)}
+    return prompt | {str(1000 + index): word for index, word in enumerate(words)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LensSample(SampleResult):
+    kind: ClassVar[str] = "logit_lens"
+    sites: tuple[str, ...]
+    vocabulary: dict[str, str]
+    top_ids: Int[Tensor, "layer pos k"]
+    top_log_probs_nats: Float[Tensor, "layer pos k"]
+    entropy_nats: Float[Tensor, "layer pos"]
+    kl_nats: Float[Tensor, "layer pos"]
+    target_ids: Int[Tensor, "pos"]
+    target_log_prob_nats: Float[Tensor, "layer pos"]
+    target_rank: Int[Tensor, "layer pos"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttributionSample(SampleResult):
+    kind: ClassVar[str] = "direct_logit_attribution"
+    components: tuple[str, ...]
+    position: int
+    target: int
+    target_piece: str
+    contributions: Float[Tensor, "component"]
+    total: float
+    logit: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StorySample(SampleResult):
+    kind: ClassVar[str] = "residual_story"
+    vocabulary: dict[str, str]
+    embed_norm: Float[Tensor, "pos"]
+    stream_norm: Float[Tensor, "layer pos"]
+    attn_norm: Float[Tensor, "layer pos"]
+    mlp_norm: Float[Tensor, "layer pos"]
+    stream_cos_final: Float[Tensor, "layer pos"]
+    attn_cos_stream: Float[Tensor, "layer pos"]
+    mlp_cos_stream: Float[Tensor, "layer pos"]
+    attn_cos_final: Float[Tensor, "layer pos"]
+    mlp_cos_final: Float[Tensor, "layer pos"]
+    attn_promoted_ids: Int[Tensor, "layer pos k"]
+    attn_suppressed_ids: Int[Tensor, "layer pos k"]
+    mlp_promoted_ids: Int[Tensor, "layer pos k"]
+    mlp_suppressed_ids: Int[Tensor, "layer pos k"]
+    final_ids: Int[Tensor, "k"]
+    final_logits: Float[Tensor, "k"]
+    final_probs: Float[Tensor, "k"]
+    chosen_id: int
+
+
+def lens(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes) -> LensSample:
+    draw = torch.Generator().manual_seed(1)
+    shape = (layers, len(pieces))
+    depth = torch.linspace(0, 1, layers)[:, None]
+    sure = 0.15 + 0.75 * depth.pow(3) + 0.1 * torch.rand(shape, generator=draw)
+    rest = torch.rand(*shape, k - 1, generator=draw).sort(dim=-1, descending=True).values
+    rest = rest / rest.sum(-1, keepdim=True) * (1 - sure)[..., None] * 0.8
+    probs = torch.cat([sure[..., None], torch.minimum(rest, sure[..., None])], dim=-1)
+    ids = torch.stack([torch.randperm(len(words), generator=draw)[:k] for _ in range(layers * len(pieces))])
+    ids = 1000 + ids.reshape(*shape, k)
+    ids[24:, -1, 0] = 1000
+    ids[24:, -1, 1:] = torch.arange(1001, 1000 + k)
+    targets = torch.tensor([*range(505, 504 + len(pieces)), 1000])
+    rank = (20000 * (1 - depth).pow(4) * torch.rand(shape, generator=draw)).long()
+    values = {
+        "provenance": provenance(),
+        "tokens": tokens(pieces),
+        "sites": tuple(f"blocks.{layer}.hook_resid_post" for layer in range(layers)),
+        "vocabulary": _vocabulary(pieces, words),
+        "top_ids": ids,
+        "top_log_probs_nats": probs.log(),
+        "entropy_nats": 9 * (1 - depth) + torch.rand(shape, generator=draw),
+        "kl_nats": 8 * (1 - depth).pow(2) * (0.5 + torch.rand(shape, generator=draw)),
+        "target_ids": targets,
+        "target_log_prob_nats": -12 * (1 - depth) - torch.rand(shape, generator=draw),
+        "target_rank": rank,
+    }
+    return LensSample(**(values | changes))
+
+
+def attribution(pieces=PIECES, *, layers: int = 30, target_piece: str = " Paris", **changes) -> AttributionSample:
+    draw = torch.Generator().manual_seed(2)
+    names = [f"blocks.{layer}.hook_{part}" for layer in range(layers) for part in ("attn_out", "mlp_out")]
+    parts = torch.randn(1 + len(names), generator=draw) * torch.linspace(0.1, 1.6, 1 + len(names))
+    values = {
+        "provenance": provenance(),
+        "tokens": tokens(pieces),
+        "components": ("hook_embed", *names),
+        "position": len(pieces) - 1,
+        "target": 1000,
+        "target_piece": target_piece,
+        "contributions": parts,
+        "total": float(parts.sum()),
+        "logit": float(parts.sum()),
+    }
+    return AttributionSample(**(values | changes))
+
+
+def story(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes) -> StorySample:
+    draw = torch.Generator().manual_seed(3)
+    shape = (layers, len(pieces))
+    depth = torch.linspace(0, 1, layers)[:, None]
+
+    def some(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=draw)
+
+    def ids() -> Tensor:
+        return torch.randint(1000, 1000 + len(words), (*shape, k), generator=draw)
+
+    stream = (0.5 + 5 * depth).exp() * some(0.8, 1.2)
+    stream[2:-1, 0] *= 40
+    logits = torch.linspace(21, 14, min(10, len(words)))
+    values = {
+        "provenance": provenance(),
+        "tokens": tokens(pieces),
+        "vocabulary": _vocabulary(pieces, words),
+        "embed_norm": 1 + torch.rand(len(pieces), generator=draw),
+        "stream_norm": stream,
+        "attn_norm": stream * some(0.05, 0.4),
+        "mlp_norm": stream * some(0.1, 0.6),
+        "stream_cos_final": depth.expand(shape) * some(0.9, 1.0),
+        "attn_cos_stream": some(-0.3, 0.5),
+        "mlp_cos_stream": some(-0.5, 0.5),
+        "attn_cos_final": some(-0.1, 0.4),
+        "mlp_cos_final": some(-0.1, 0.5),
+        "attn_promoted_ids": ids(),
+        "attn_suppressed_ids": ids(),
+        "mlp_promoted_ids": ids(),
+        "mlp_suppressed_ids": ids(),
+        "final_ids": torch.arange(1000, 1000 + len(logits)),
+        "final_logits": logits,
+        "final_probs": logits.softmax(0) * 0.95,
+        "chosen_id": 1000,
+    }
+    return StorySample(**(values | changes))
+
+
+def all_results(pieces=PIECES, words=WORDS, **changes) -> list[Result]:
+    """A lens, an attribution and a story of one prompt."""
+    return [lens(pieces, words, **changes), attribution(pieces, **changes), story(pieces, words, **changes)]
