@@ -95,16 +95,15 @@ def _draw(target: Any, result: "Generation", memory: str, steps: bool) -> None:
 def _steps(result: "Generation") -> Any:
     from interp.tokens import visible
 
-    frame = result.to_frame()
+    numbers = zip(
+        result.log_probs_nats.tolist(),
+        result.entropy_nats.tolist(),
+        (result.prefill_seconds, *result.decode_seconds),
+        strict=True,
+    )
     rows = [
-        (
-            row.step,
-            visible(row.piece),
-            f"{row.log_prob_nats:.3f}",
-            f"{row.entropy_nats:.3f}",
-            f"{row.forward_seconds * 1e3:.1f}",
-        )
-        for row in frame.itertuples()
+        (index, visible(piece), f"{log_prob:.3f}", f"{entropy:.3f}", f"{seconds * 1e3:.1f}")
+        for index, (piece, (log_prob, entropy, seconds)) in enumerate(zip(result.pieces, numbers, strict=True))
     ]
     return table(("step", "token", "log-prob (nats)", "entropy (nats)", "forward (ms)"), rows, right="> >>>")
 

@@ -17,4 +17,4 @@ def open_model(
 
     with speaker.progress(in_bytes=True) as step:
         parts = load_parts(name, device=device, dtype=dtype, revision=revision, offline=offline, progress=step)
-    return Model(parts, notify=speaker.note)
+    return Model(parts.hf, parts.tokenizer, source=parts.source, notify=speaker.note)

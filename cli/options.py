@@ -27,6 +27,10 @@ Chat: TypeAlias = Annotated[bool, typer.Option("--chat", help="Put the prompt th
 System: TypeAlias = Annotated[
     str | None, typer.Option("--system", metavar="TEXT", help="A system message before the prompt; implies --chat.")
 ]
+Target: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--target", "-t", metavar="TEXT", help="Follow this token, such as ' Paris'; it must be one token."),
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 OutputPath: TypeAlias = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to FILE.", dir_okay=True)

@@ -3,6 +3,7 @@
 A test runs it with ``--check``, which writes nothing and fails when a page is not what the code says.
 """
 
+import ast
 import inspect
 import os
 import sys
@@ -15,8 +16,9 @@ WIDTH = "80"
 def commands_page() -> str:
     """The help of ``interp`` and of each of its commands."""
     os.environ["COLUMNS"] = WIDTH
-    from interp_cli.main import COMMANDS, app, load_command
     from typer.main import get_command
+
+    from interp_cli.main import COMMANDS, app, load_command
 
     def help_of(command: object, name: str) -> str:
         context = command.make_context(name, [], resilient_parsing=True)  # type: ignore[attr-defined]
@@ -48,8 +50,10 @@ def _heading(name: str, value: object) -> str:
     if inspect.isclass(value):
         bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
         return f"class {name}({bases})" if bases else f"class {name}"
-    assert callable(value)
-    return f"def {name}{inspect.signature(value)}"
+    (function,) = ast.parse(inspect.getsource(value)).body  # type: ignore[arg-type]
+    assert isinstance(function, ast.FunctionDef)
+    assert function.returns is not None
+    return f"def {name}({ast.unparse(function.args)}) -> {ast.unparse(function.returns)}"
 
 
 def main() -> int:

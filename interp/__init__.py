@@ -20,23 +20,31 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from interp.prompts import Conversation, Fact
+    from interp.report.page import report
     from interp.results import load_result
+    from interp.runner.model import Model, load
 
 _HOME = {
+    "load": "interp.runner.model",
+    "Model": "interp.runner.model",
+    "report": "interp.report.page",
+    "load_result": "interp.results",
+    "Conversation": "interp.prompts",
+    "Fact": "interp.prompts",
     "InterpError": "interp.errors",
     "UsageError": "interp.errors",
     "ModelError": "interp.errors",
     "NumericsError": "interp.errors",
     "MemoryLimitError": "interp.errors",
     "VerificationError": "interp.errors",
-    "Conversation": "interp.prompts",
-    "Fact": "interp.prompts",
-    "load_result": "interp.results",
 }
 """Where each public name lives."""
 
 __all__ = [
     "__version__",
+    "load",
+    "Model",
+    "report",
     "load_result",
     "Conversation",
     "Fact",
@@ -60,6 +68,9 @@ class _Package(ModuleType):
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'interp' has no attribute {name!r}; its names are: {', '.join(__all__)}")
+    if name == "load_result":  # it knows a kind of result once the module that defines it is imported
+        for module in sorted(set(_HOME.values())):
+            import_module(module)
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value

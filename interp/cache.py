@@ -28,19 +28,20 @@ class ActivationCache(Mapping[str, Tensor]):
 
     def __getitem__(self, key: str | Site) -> Tensor:
         site = self._names.get(key) if isinstance(key, str) else key
-        if site in self._tensors:
-            return self._tensors[site]
-        return self._tensors[self._find(key)]
+        if site is None or site not in self._tensors:
+            site = self._find(key)
+        return self._tensors[site]
 
     def _find(self, key: str | Site) -> Site:
         every = {kind: tuple(range(self._n_layers)) if info.per_layer else (None,) for kind, info in KINDS.items()}
         sites = parse_sites(key, every, self._n_layers)
         present = [site for site in sites if site in self._tensors]
-        if len(sites) > 1 and len(present) != 1:
-            raise UsageError(f"{str(key)!r} names several sites; add the layer ('{sites[0].kind}@5') or use stack({sites[0].kind!r})")
         if not present:
             kinds = ", ".join(dict.fromkeys(site.kind for site in self._tensors)) or "nothing"
             raise UsageError(f"{sites[0].name} was not captured; captured: {kinds}. Add it to capture=[...]")
+        if len(present) > 1 or len(sites) > 1:
+            kind = present[0].kind
+            raise UsageError(f"{str(key)!r} names several sites; add the layer ('{kind}@5') or use stack({kind!r})")
         return present[0]
 
     def __contains__(self, key: object) -> bool:
@@ -72,7 +73,10 @@ class ActivationCache(Mapping[str, Tensor]):
     @property
     def bytes(self) -> int:
         """Bytes of distinct storage that the tensors hold."""
-        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self._tensors.values()}.values())
+        return sum(
+            {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self._tensors.values()}.values()
+        )
 
     def __repr__(self) -> str:
-        return f"ActivationCache({len(self)} tensors, {self.bytes / 1e6:.1f} MB: {', '.join(dict.fromkeys(s.kind for s in self.sites))})"
+        kinds = ", ".join(dict.fromkeys(site.kind for site in self.sites))
+        return f"ActivationCache({len(self)} tensors, {self.bytes / 1e6:.1f} MB: {kinds})"

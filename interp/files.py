@@ -56,7 +56,9 @@ def save_tensors(path: str | os.PathLike[str], tensors: "Mapping[str, Tensor]", 
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, dict(metadata))
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, dict(metadata)
+        )
 
 
 def _umask() -> int:

@@ -106,5 +106,7 @@ def read_prompts(path: str | os.PathLike[str]) -> tuple[PromptLike, ...]:
         elif isinstance(ids, list) and all(isinstance(token, int) for token in ids):
             prompts.append(tuple(ids))
         else:
-            raise UsageError(f"{path}, object {index}: needs 'prompt' (text), 'messages' (a list) or 'ids' (a list of integers)")
+            raise UsageError(
+                f"{path}, object {index}: needs 'prompt' (text), 'messages' (a list) or 'ids' (a list of integers)"
+            )
     return tuple(prompts)

@@ -55,28 +55,59 @@ KINDS: dict[str, SiteKind] = {
         SiteKind("pos_embed", "hook_pos_embed", RESID, "learned position embeddings"),
         SiteKind("resid_pre", "blocks.{}.hook_resid_pre", RESID, "residual stream entering a block"),
         SiteKind("ln1.scale", "blocks.{}.ln1.hook_scale", "batch pos 1", "divisor of the norm before attention"),
-        SiteKind("ln1.normalized", "blocks.{}.ln1.hook_normalized", RESID, "stream over that divisor, before the norm's weight"),
+        SiteKind(
+            "ln1.normalized",
+            "blocks.{}.ln1.hook_normalized",
+            RESID,
+            "stream over that divisor, before the norm's weight",
+        ),
         SiteKind("attn.q", "blocks.{}.attn.hook_q", HEADS, "queries before rotation"),
         SiteKind("attn.k", "blocks.{}.attn.hook_k", KEY_HEADS, "keys before rotation"),
         SiteKind("attn.v", "blocks.{}.attn.hook_v", KEY_HEADS, "values"),
         SiteKind("attn.rot_q", "blocks.{}.attn.hook_rot_q", HEADS, "queries as they enter the dot product"),
         SiteKind("attn.rot_k", "blocks.{}.attn.hook_rot_k", KEY_HEADS, "keys as they enter the dot product"),
-        SiteKind("attn.scores", "blocks.{}.attn.hook_attn_scores", PATTERN, "scaled dot products, masked, before the softmax"),
+        SiteKind(
+            "attn.scores", "blocks.{}.attn.hook_attn_scores", PATTERN, "scaled dot products, masked, before the softmax"
+        ),
         SiteKind("attn.pattern", "blocks.{}.attn.hook_pattern", PATTERN, "attention probabilities"),
         SiteKind("attn.z", "blocks.{}.attn.hook_z", HEADS, "pattern times values, before the output matrix"),
-        SiteKind("attn.result", "blocks.{}.attn.hook_result", "batch pos head d_model", "what each head writes, without the bias"),
+        SiteKind(
+            "attn.result",
+            "blocks.{}.attn.hook_result",
+            "batch pos head d_model",
+            "what each head writes, without the bias",
+        ),
         SiteKind("attn_out", "blocks.{}.hook_attn_out", RESID, "what attention adds to the stream"),
         SiteKind("resid_mid", "blocks.{}.hook_resid_mid", RESID, "residual stream between attention and MLP"),
         SiteKind("ln2.scale", "blocks.{}.ln2.hook_scale", "batch pos 1", "divisor of the norm before the MLP"),
-        SiteKind("ln2.normalized", "blocks.{}.ln2.hook_normalized", RESID, "stream over that divisor, before the norm's weight"),
-        SiteKind("mlp.router", "blocks.{}.mlp.gate.hook_out", "batch pos expert", "router logits of a mixture of experts"),
-        SiteKind("mlp.pre", "blocks.{}.mlp.hook_pre", "batch pos d_mlp", "MLP before the activation (the gate where it is gated)"),
-        SiteKind("mlp.pre_linear", "blocks.{}.mlp.hook_pre_linear", "batch pos d_mlp", "the linear half of a gated MLP"),
+        SiteKind(
+            "ln2.normalized",
+            "blocks.{}.ln2.hook_normalized",
+            RESID,
+            "stream over that divisor, before the norm's weight",
+        ),
+        SiteKind(
+            "mlp.router", "blocks.{}.mlp.gate.hook_out", "batch pos expert", "router logits of a mixture of experts"
+        ),
+        SiteKind(
+            "mlp.pre",
+            "blocks.{}.mlp.hook_pre",
+            "batch pos d_mlp",
+            "MLP before the activation (the gate where it is gated)",
+        ),
+        SiteKind(
+            "mlp.pre_linear", "blocks.{}.mlp.hook_pre_linear", "batch pos d_mlp", "the linear half of a gated MLP"
+        ),
         SiteKind("mlp.post", "blocks.{}.mlp.hook_post", "batch pos d_mlp", "input of the MLP's output projection"),
         SiteKind("mlp_out", "blocks.{}.hook_mlp_out", RESID, "what the MLP adds to the stream"),
         SiteKind("resid_post", "blocks.{}.hook_resid_post", RESID, "residual stream leaving a block"),
         SiteKind("ln_final.scale", "ln_final.hook_scale", "batch pos 1", "divisor of the final norm"),
-        SiteKind("ln_final.normalized", "ln_final.hook_normalized", RESID, "stream over that divisor, before the norm's weight"),
+        SiteKind(
+            "ln_final.normalized",
+            "ln_final.hook_normalized",
+            RESID,
+            "stream over that divisor, before the norm's weight",
+        ),
     )
 }
 ORDER = {short: index for index, short in enumerate(KINDS)}
@@ -157,7 +188,9 @@ def parse_site(spec: "str | Site", available: Available, n_layers: int) -> Site:
     """The one site that ``spec`` names; naming several is an error."""
     sites = parse_sites(spec, available, n_layers)
     if len(sites) != 1:
-        raise UsageError(f"{spec!r} names {len(sites)} sites, one is needed; add the layer, such as '{sites[0].kind}@5'")
+        raise UsageError(
+            f"{spec!r} names {len(sites)} sites, one is needed; add the layer, such as '{sites[0].kind}@5'"
+        )
     return sites[0]
 
 

@@ -53,7 +53,9 @@ class Tokens:
         if first < 0:
             raise UsageError(f"{substring!r} is not in the prompt {self.text!r}; its tokens are {list(self.pieces)}")
         if self.text.find(substring, first + 1) >= 0:
-            raise UsageError(f"{substring!r} occurs more than once in {self.text!r}; give a longer piece that occurs once")
+            raise UsageError(
+                f"{substring!r} occurs more than once in {self.text!r}; give a longer piece that occurs once"
+            )
         end = first + len(substring)
         return tuple(i for i, span in enumerate(self.spans) if span is not None and span[0] < end and span[1] > first)
 
@@ -114,7 +116,9 @@ def target_id(tokenizer: Any, target: str | int) -> int:
         return ids[0]
     pieces = list(decode_pieces(tokenizer, ids))
     spaced = tokenizer(" " + target, add_special_tokens=False)["input_ids"]
-    hint = f"; ' {target}', with a leading space, is one token" if len(spaced) == 1 and not target.startswith(" ") else ""
+    hint = (
+        f"; ' {target}', with a leading space, is one token" if len(spaced) == 1 and not target.startswith(" ") else ""
+    )
     raise UsageError(f"the target {target!r} is {len(ids)} tokens {pieces} (ids {ids}), one is needed{hint}")
 
 

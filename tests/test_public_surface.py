@@ -13,6 +13,9 @@ SOURCE = Path(interp.__file__)
 
 SURFACE = {
     "__version__",
+    "load",
+    "Model",
+    "report",
     "load_result",
     "Conversation",
     "Fact",

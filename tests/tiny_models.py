@@ -152,20 +152,54 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
+# Further architectures of the shipped component table.
+_EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
+    "apertus": ("ApertusConfig", _GROUPED),
+    "arcee": ("ArceeConfig", _GROUPED),
+    "cohere2": ("Cohere2Config", {**_GROUPED, "sliding_window": WINDOW}),
+    "ernie4_5": ("Ernie4_5Config", _GROUPED_WIDE),
+    "exaone4": ("Exaone4Config", {**_GROUPED_WIDE, "sliding_window": WINDOW, "sliding_window_pattern": 2}),
+    "gemma3": (
+        "Gemma3Config",
+        {
+            "text_config": {**_GROUPED_WIDE, "sliding_window": WINDOW, "query_pre_attn_scalar": 16},
+            "vision_config": {
+                "hidden_size": 32,
+                "intermediate_size": 32,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+            },
+        },
+    ),
+    "glm": ("GlmConfig", _GROUPED_WIDE),
+    "granitemoe": (
+        "GraniteMoeConfig",
+        {**_GRANITE, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "hunyuan_v1_dense": ("HunYuanDenseV1Config", {**_GROUPED, "head_dim": 8}),
+    "jais2": ("Jais2Config", {**_GROUPED, "head_dim": 8}),
+    "ministral3": ("Ministral3Config", {**_GROUPED_WIDE, "sliding_window": WINDOW}),
+    "nemotron": ("NemotronConfig", {**_GROUPED, "head_dim": 8}),
+    "seed_oss": ("SeedOssConfig", _GROUPED_WIDE),
+    "vaultgemma": ("VaultGemmaConfig", {**_GROUPED_WIDE, "sliding_window": WINDOW, "query_pre_attn_scalar": 16}),
+}
+
 FAMILIES: tuple[str, ...] = tuple(_CONFIGS)
 VARIANTS: tuple[str, ...] = tuple(_VARIANTS)
+EXTRA: tuple[str, ...] = tuple(_EXTRA)
 
 
 def config(name: str, **settings: Any) -> PretrainedConfig:
-    """The config of a family or variant, with ``settings`` in place of its own."""
-    class_name, arguments = (_CONFIGS | _VARIANTS)[name]
+    """The config of a family, variant or extra architecture, with ``settings`` in place of its own."""
+    class_name, arguments = (_CONFIGS | _VARIANTS | _EXTRA)[name]
     make: Callable[..., PretrainedConfig] = getattr(transformers, class_name)
     return make(**{**arguments, **settings})
 
 
 def build(name: str, attn: str | None = None, seed: int = 0, **settings: Any) -> PreTrainedModel:
-    """The model of a family or variant in evaluation mode, its weights drawn large enough for comparisons to mean something.
+    """The model of a family, variant or extra architecture in evaluation mode.
 
+    Its weights are drawn large enough for comparisons to mean something.
     ``attn`` is the attention implementation, by default what transformers chooses; ``settings`` go into the config. The global
     random state is left as it was.
     """

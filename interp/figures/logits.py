@@ -26,7 +26,7 @@ def logits_bar(
             "color": [style.BLUE if index == chosen else style.GREY for index in range(count)],
             "line": {"width": 0},
         },
-        text=[f"{prob:.1%}" if prob >= 0.001 else f"{prob:.1e}" for prob in probs],
+        text=[f"{prob:.1%}" if prob >= 0.001 else f"{100 * prob:.2g}%" for prob in probs],
         textposition="outside",
         cliponaxis=False,
         customdata=logits,

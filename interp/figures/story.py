@@ -40,7 +40,7 @@ def story_heatmap(
         z=shown,
         zmin=low,
         zmax=high,
-        colorscale=style.DIVERGING if signed else style.MAGNITUDE,
+        colorscale=style.DIVERGING if signed else style.SEQUENTIAL,
         colorbar=bar,
         xgap=1,
         ygap=1,
@@ -80,7 +80,7 @@ def story_lines(
     ]
     axis = style.value_axis(unit)
     if log:
-        axis |= {"type": "log"}
+        axis |= {"type": "log", "dtick": 1}
     elif limits is not None:
         axis |= {"range": list(limits), "zeroline": limits[0] < 0, "zerolinecolor": "rgba(128,128,128,0.6)"}
     return style.figure(

@@ -16,7 +16,6 @@ PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, GREY)
 
 SEQUENTIAL = "Viridis"
 SEQUENTIAL_REVERSED = "Viridis_r"
-MAGNITUDE = "Cividis"
 DIVERGING = "RdBu"
 
 _MAX_TICKS = 48
@@ -58,7 +57,7 @@ def figure(traces: Sequence[Any], *, height: int, **layout: Any) -> go.Figure:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12},
-        "margin": {"l": 8, "r": 8, "t": 12, "b": 8},
+        "margin": {"l": 8, "r": 8, "t": 32, "b": 8},
         "height": height,
         "hoverlabel": {"align": "left", "font": {"size": 12}},
         "colorway": list(PALETTE),

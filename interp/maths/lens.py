@@ -41,9 +41,10 @@ class Tiling:
     The numbers are the same for any tiling (to rounding); the speed is not. A tile should fit the cache.
     """
 
-    rows: int = 480
+    rows: int = 960
     columns: int = 1024
-    block: int = 128
+    block: int = 64
+    part: int = 120
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns, self.block) < 1 or self.columns % self.block:
@@ -51,7 +52,7 @@ class Tiling:
 
     @classmethod
     def for_device(cls, kind: str) -> "Tiling":
-        """A good tiling for a device type: tiles of 2 MB for a CPU's cache, of 64 MB where launching is the cost."""
+        """A good tiling for a device type: tiles of 4 MB for a CPU's cache, of 64 MB where launching is the cost."""
         return cls() if kind == "cpu" else cls(rows=2048, columns=8192)
 
 
@@ -136,31 +137,37 @@ class _Chunk:
         self.d_vocab = unembedding.weight.shape[0]
         self.targets = targets.tolist()
         self.ranking = BlockRanking(self.n_rows, self.d_vocab, k, tiling.block, streams.device)
-        zeros = streams.new_zeros(self.n_rows, dtype=torch.float32)
-        self.reference, self.mass, self.moment, self.cross, self.above = (zeros.clone() for _ in range(5))
-        self.shifted = False
+        n_tiles = -(-self.d_vocab // tiling.columns)
+        self.reference, self.mass, self.moment, self.cross, self.above = torch.zeros(
+            (5, n_tiles, self.n_rows), device=streams.device
+        )
         width = min(tiling.columns, -(-self.d_vocab // tiling.block) * tiling.block)
-        self.logits = zeros.new_empty(self.n_rows, width)
-        self.weights = torch.empty_like(self.logits)
+        self.logits = torch.empty((self.n_rows, width), device=streams.device)
+        self.part = max(1, tiling.part // self.n_layers)
+        self.weights = self.logits.new_empty(self.part * self.n_layers * width)
         own = torch.arange(self.n_pos, device=streams.device).repeat_interleave(self.n_layers)
-        at_targets = zeros.new_empty(self.n_rows, self.n_pos)
+        at_targets = self.logits.new_empty(self.n_rows, self.n_pos)
         self._bits(unembedding.rows(targets.to(streams.device)), at_targets)
         self.target = at_targets.gather(1, own[:, None])
 
     def scan(self) -> None:
         """Meets every tile of the vocabulary once."""
-        columns = self.tiling.columns
-        for start in range(0, self.d_vocab, columns):
+        columns, block = self.tiling.columns, self.tiling.block
+        for tile, start in enumerate(range(0, self.d_vocab, columns)):
             stop = min(start + columns, self.d_vocab)
-            width = -(-(stop - start) // self.tiling.block) * self.tiling.block
-            whole = width == self.logits.shape[1]
-            logits = self.logits if whole else self.logits.new_empty(self.n_rows, width)
-            weights = self.weights if whole else torch.empty_like(logits)
+            width = -(-(stop - start) // block) * block
+            logits = self.logits if width == self.logits.shape[1] else self.logits.new_empty(self.n_rows, width)
             self._bits(self.unembedding.rows(slice(start, stop)), logits[:, : stop - start])
             logits[:, stop - start :] = _PADDING
             self._place_targets(logits, start, stop)
-            self._move_reference(self.ranking.update(logits), first=start == 0)
-            self._accumulate(logits, weights)
+            greatest = self.ranking.update(logits)
+            far = greatest.abs() > _SAFE_BITS
+            shifted = bool(far.any())
+            if shifted:
+                self.reference[tile] = torch.where(far, greatest, 0.0)
+            for first in range(0, self.n_pos, self.part):
+                rows = slice(first * self.n_layers, min(first + self.part, self.n_pos) * self.n_layers)
+                self._accumulate(tile, rows, logits[rows], shifted=shifted)
 
     def _bits(self, rows: Unembedding, out: Float[Tensor, "row d_vocab"]) -> None:
         """Logits in bits into ``out``, with the transform of ``Unembedding.logits``."""
@@ -182,55 +189,49 @@ class _Chunk:
             rows = slice(pos * self.n_layers, (pos + 1) * self.n_layers)
             logits[rows, column] = self.target[rows, 0]
 
-    def _move_reference(self, greatest: Float[Tensor, " row"], *, first: bool) -> None:
-        far = (greatest - self.reference).abs() > _SAFE_BITS if first else greatest - self.reference > _SAFE_BITS
-        if not bool(far.any()):
-            return
-        moved = torch.where(far, greatest, self.reference)
-        if not first:
-            factor = torch.exp2(self.reference - moved)
-            self.mass *= factor
-            self.moment *= factor
-            self.cross *= self._final(factor)
-        self.reference, self.shifted = moved, True
-
-    def _final(self, values: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
+    def _final(self, values: Float[Tensor, "*batch row"]) -> Float[Tensor, "*batch row"]:
         """For each row the value of its position's final row."""
-        return values.view(self.n_pos, self.n_layers)[:, -1:].expand(-1, self.n_layers).reshape(-1)
+        last = values.unflatten(-1, (self.n_pos, self.n_layers))[..., -1:]
+        return last.expand(*last.shape[:-1], self.n_layers).flatten(-2)
 
-    def _accumulate(self, logits: Float[Tensor, "row d_vocab"], weights: Float[Tensor, "row d_vocab"]) -> None:
-        if self.shifted:
-            torch.sub(logits, self.reference[:, None], out=weights).exp2_()
+    def _accumulate(self, tile: int, rows: slice, logits: Float[Tensor, "row d_vocab"], *, shifted: bool) -> None:
+        """The sums of one tile over some rows. ``weights`` is scratch: 2^l, then 2^l l, then whether l beats the target's."""
+        weights = self.weights[: logits.numel()].view_as(logits)
+        if shifted:
+            torch.sub(logits, self.reference[tile, rows, None], out=weights).exp2_()
         else:
             torch.exp2(logits, out=weights)
-        self.mass += weights.sum(1)
-        shape = (self.n_pos, self.n_layers, -1)
-        final = weights.view(shape)[:, -1:].transpose(1, 2)
-        self.cross += torch.bmm(logits.view(shape), final).view(-1)
-        self.moment += weights.mul_(logits).sum(1)
-        self.above += logits.gt_(self.target).sum(1)  # last: it overwrites the logits
+        torch.sum(weights, 1, out=self.mass[tile, rows])
+        by_pos = (-1, self.n_layers, logits.shape[1])
+        final = weights.view(by_pos)[:, -1:]
+        torch.bmm(final, logits.view(by_pos).transpose(1, 2), out=self.cross[tile, rows].view(-1, 1, self.n_layers))
+        torch.sum(weights.mul_(logits), 1, out=self.moment[tile, rows])
+        torch.sum(torch.gt(logits, self.target[rows], out=weights), 1, out=self.above[tile, rows])
 
     def result(self, offset: int) -> LensRows:
         """The statistics in nats, [layer pos]; ``offset`` is the first position, for the error message."""
         self._check_finite(offset)
-        lse = self.reference + self.mass.log2()
-        final_mass = self._final(self.mass)
-        kl = (self._final(self.cross) - self.cross) / final_mass + lse - self._final(lse)
+        reference = self.reference.amax(0)
+        share = torch.exp2(self.reference - reference)
+        mass, moment = (self.mass * share).sum(0), (self.moment * share).sum(0)
+        cross = (self.cross * self._final(share)).sum(0)
+        lse = reference + mass.log2()
+        kl = (self._final(cross) - cross) / self._final(mass) + lse - self._final(lse)
         values, ids = self.ranking.best()
         return LensRows(
             top_ids=self._by_layer(ids),
             top_log_probs=self._by_layer((values - lse[:, None]) * _NATS),
-            entropy=self._by_layer(((lse - self.moment / self.mass) * _NATS).clamp(0.0, log2(self.d_vocab) * _NATS)),
+            entropy=self._by_layer(((lse - moment / mass) * _NATS).clamp(0.0, log2(self.d_vocab) * _NATS)),
             kl=self._by_layer((kl * _NATS).clamp(min=0.0)),  # rounding can leave -1e-6
             target_log_prob=self._by_layer((self.target[:, 0] - lse) * _NATS),
-            target_rank=self._by_layer(self.above.long()),
+            target_rank=self._by_layer(self.above.sum(0).long()),
         )
 
     def _by_layer(self, rows: Tensor) -> Tensor:
         return rows.unflatten(0, (self.n_pos, self.n_layers)).transpose(0, 1)
 
     def _check_finite(self, offset: int) -> None:
-        total = self.mass + self.moment + self.cross + self.target[:, 0] + self.ranking.greatest()
+        total = (self.mass + self.moment + self.cross).sum(0) + self.target[:, 0] + self.ranking.greatest()
         bad = (~torch.isfinite(total)).nonzero()
         if bad.numel():
             pos, layer = divmod(int(bad[0]), self.n_layers)

@@ -34,7 +34,7 @@ class BlockRanking:
         self.maxima = torch.full((n_rows, n_blocks), -torch.inf, device=device)
         self.slots = torch.zeros((n_rows, n_blocks), dtype=torch.int64, device=device)
         self.bar = self.maxima[:, :1].clone()
-        self.kept: list[Float[Tensor, "row k"]] = []
+        self.pool = torch.empty((n_rows * self.n_best, block), device=device)
         self.n_kept = self.n_seen = self.n_tiles = 0
 
     def update(self, logits: Float[Tensor, "row d_vocab"]) -> Float[Tensor, " row"]:
@@ -48,10 +48,19 @@ class BlockRanking:
         if stop >= self.n_best and self.n_tiles & (self.n_tiles - 1) == 0:
             self.bar = self.maxima[:, :stop].topk(self.n_best).values[:, -1:]
         rows, columns = (maxima >= self.bar).nonzero(as_tuple=True)
-        self.kept.append(blocks.flatten(0, 1).index_select(0, rows * maxima.shape[1] + columns))
-        self.slots[rows, columns + first] = torch.arange(self.n_kept, self.n_kept + len(rows), device=rows.device)
-        self.n_kept += len(rows)
+        if len(rows):
+            self._keep(blocks.flatten(0, 1), rows * maxima.shape[1] + columns)
+            self.slots[rows, columns + first] = torch.arange(self.n_kept - len(rows), self.n_kept, device=rows.device)
         return maxima.amax(1)
+
+    def _keep(self, blocks: Float[Tensor, "row k"], chosen: Int[Tensor, " row"]) -> None:
+        stop = self.n_kept + len(chosen)
+        if stop > len(self.pool):
+            grown = self.pool.new_empty(max(2 * len(self.pool), stop), self.block)
+            grown[: self.n_kept] = self.pool[: self.n_kept]
+            self.pool = grown
+        torch.index_select(blocks, 0, chosen, out=self.pool[self.n_kept : stop])
+        self.n_kept = stop
 
     def greatest(self) -> Float[Tensor, " row"]:
         """Each row's greatest logit; NaN if any is."""
@@ -60,7 +69,7 @@ class BlockRanking:
     def best(self) -> tuple[Float[Tensor, "row k"], Int[Tensor, "row k"]]:
         """The best k logits of each row and their token ids."""
         chosen = top_lowest_first(self.maxima, self.n_best)[1].sort(1).values
-        candidates = torch.cat(self.kept)[self.slots.gather(1, chosen)].flatten(1)
+        candidates = self.pool[self.slots.gather(1, chosen)].flatten(1)
         values, columns = top_lowest_first(candidates, self.k)
         ids = chosen.gather(1, columns // self.block) * self.block + columns % self.block
         return values, ids

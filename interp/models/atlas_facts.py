@@ -18,8 +18,6 @@ _QKV_LAYOUT = {
     "MptForCausalLM": "concat",
     "Phi3ForCausalLM": "concat",
 }
-# Rotates q and k in the layers with a sliding window only.
-_ROTARY_IN_WINDOW_ONLY = frozenset({"Cohere2ForCausalLM", "Exaone4ForCausalLM"})
 
 
 def qkv_layout(architecture: str, config: PreTrainedConfig) -> str | None:
@@ -68,8 +66,10 @@ def is_rotary(architecture: str, config: PreTrainedConfig, attention: nn.Module,
     """Whether this attention module rotates q and k by their positions."""
     if "apply_rotary_pos_emb" not in names_used(attention) or getattr(config, "alibi", False):
         return False
-    if architecture in _ROTARY_IN_WINDOW_ONLY and not windowed:
-        return False
+    if architecture == "Cohere2ForCausalLM":
+        return windowed
+    if architecture == "Exaone4ForCausalLM":
+        return windowed or config.sliding_window is None
     return bool(getattr(attention, "use_rope", True))
 
 
@@ -109,12 +109,16 @@ def has_residual(module: nn.Module | None) -> bool:
     return module is not None and "residual" in inspect.signature(type(module).forward).parameters
 
 
-def norm_on_stream(config: PreTrainedConfig) -> str | None:
-    """The setting that makes this model normalise the residual stream itself, so that updates do not add up to it; None if none."""
-    if getattr(config, "do_layer_norm_before", True) is False:
-        return "do_layer_norm_before=False"
-    if getattr(config, "apply_residual_connection_post_layernorm", False) and config.model_type == "bloom":
-        return "apply_residual_connection_post_layernorm=True"
+def unfit(config: PreTrainedConfig, text_config: PreTrainedConfig) -> str | None:
+    """Why a model with this config is no stack of attention and MLP blocks that write to one residual stream; None if it is."""
+    if config.is_encoder_decoder:
+        return "it has an encoder and a decoder"
+    if not isinstance(getattr(text_config, "num_attention_heads", None), int):
+        return "its layers have no, or differing numbers of, attention heads"
+    if getattr(text_config, "do_layer_norm_before", True) is False:
+        return "with do_layer_norm_before=False the norms stand on the residual stream itself"
+    if text_config.model_type == "bloom" and text_config.apply_residual_connection_post_layernorm:
+        return "with apply_residual_connection_post_layernorm=True the norms stand on the residual stream itself"
     return None
 
 

@@ -26,9 +26,14 @@ from interp.models.components import Components, module_at
 
 # Config classes of the shipped table, each with the settings that change where its parts are.
 _CONFIGS: dict[str, tuple[dict[str, Any], ...]] = {
+    "ApertusConfig": ({},),
+    "ArceeConfig": ({},),
     "BloomConfig": ({},),
     "CodeGenConfig": ({},),
+    "Cohere2Config": ({},),
     "CohereConfig": ({}, {"use_qk_norm": True}),
+    "Ernie4_5Config": ({},),
+    "Exaone4Config": ({},),
     "FalconConfig": (
         {},
         {"new_decoder_architecture": True},
@@ -41,15 +46,22 @@ _CONFIGS: dict[str, tuple[dict[str, Any], ...]] = {
     "GPTNeoConfig": ({},),
     "GPTNeoXConfig": ({}, {"use_parallel_residual": False}),
     "Gemma2Config": ({},),
+    "Gemma3Config": ({},),
     "Gemma3TextConfig": ({},),
     "GemmaConfig": ({},),
     "Glm4Config": ({},),
+    "GlmConfig": ({},),
     "GptOssConfig": ({},),
     "GraniteConfig": ({},),
+    "GraniteMoeConfig": ({},),
+    "HunYuanDenseV1Config": ({"head_dim": 128},),
+    "Jais2Config": ({},),
     "LlamaConfig": ({},),
+    "Ministral3Config": ({},),
     "MistralConfig": ({},),
     "MixtralConfig": ({},),
     "MptConfig": ({},),
+    "NemotronConfig": ({"num_key_value_heads": 8},),
     "OPTConfig": ({}, {"_remove_final_layer_norm": True}),
     "Olmo2Config": ({},),
     "Olmo3Config": ({},),
@@ -61,9 +73,11 @@ _CONFIGS: dict[str, tuple[dict[str, Any], ...]] = {
     "Qwen2MoeConfig": ({}, {"mlp_only_layers": [0]}),
     "Qwen3Config": ({},),
     "Qwen3MoeConfig": ({}, {"mlp_only_layers": [0]}),
+    "SeedOssConfig": ({},),
     "SmolLM3Config": ({},),
     "StableLmConfig": ({}, {"use_parallel_residual": True, "qk_layernorm": True}),
     "Starcoder2Config": ({},),
+    "VaultGemmaConfig": ({},),
 }
 _DATA = Path(__file__).with_name("atlas_data.json")
 
@@ -138,7 +152,7 @@ def _merged(variants: list[Components]) -> Components:
 
 
 def generate() -> dict[str, Any]:
-    """The shipped table as TransformerLens states it now: models of four layers on the meta device, so no weights are made."""
+    """The shipped table as TransformerLens states it now: models on the meta device, so no weights are made."""
     architectures: dict[str, dict[str, Any]] = {}
     for class_name, variants in _CONFIGS.items():
         answers: list[Components] = []

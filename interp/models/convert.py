@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import ModelError
@@ -116,7 +117,7 @@ def _read(path: Path, source: Path, header: GgufHeader) -> "tuple[PreTrainedMode
     except (ValueError, KeyError, RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path}: transformers cannot read this GGUF file of architecture {architecture!r} "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); use a folder of safetensors of the same model"
+            f"({shorten(str(error), 300) or type(error).__name__}); use a folder of safetensors of the same model"
         ) from error
     _forget_quantisation(model)
     _split_digits(tokenizer, header)

@@ -7,9 +7,11 @@ offset; then the aligned tensor data. Standard library only, because listing ten
 import mmap
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from interp.errors import ModelError
 from interp.models.headers import TensorInfo, broken, open_size, refuse_other_formats
@@ -79,6 +81,13 @@ class GgufHeader:
         return value if isinstance(value, str) and value else None
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as GGUF files do. A file that cannot be read is none: whoever reads it next says why."""
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(4) == b"GGUF"
+    return False
+
+
 def read_gguf_header(path: str | os.PathLike[str]) -> GgufHeader:
     """Reads and checks the header of a GGUF file.
 
@@ -126,7 +135,7 @@ class _Reader:
         entries = [self.entry() for _ in range(n_tensors)]
         return GgufHeader(version=version, metadata=metadata, tensors=self.place(entries, metadata))
 
-    def number(self, code: str) -> int:
+    def number(self, code: str) -> Any:
         (value,) = struct.unpack_from(f"<{code}", self.view, self.at)
         self.at += struct.calcsize(f"<{code}")
         return value

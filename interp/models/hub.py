@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
+from textwrap import shorten
 from threading import Event, Thread
 
 from interp.errors import ModelError
@@ -52,17 +53,29 @@ def hub_snapshot(
 
 
 def cached_snapshot(repository: str, revision: str | None) -> Path | None:
-    """The cached snapshot if it is complete: configuration, tokenizer and every file of the weights."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    """The cached snapshot if it is complete: configuration, tokenizer and every file of the weights.
+
+    Read from the cache's own layout (``refs/BRANCH`` holds a commit, ``snapshots/COMMIT`` its files), because the hub's client calls a
+    snapshot incomplete when files that loading does not need were left out.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
     try:
-        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+        validate_repo_id(repository)
     except HFValidationError as error:
-        raise ModelError(f"{repository!r} is no Hugging Face id ({error}); write it as org/name") from error
-    return folder if _complete(folder) else None
+        raise ModelError(f"{repository!r} is no Hugging Face id; write it as org/name") from error
+    home, revision = repository_folder(repository), revision or "main"
+    if ".." in Path(revision).parts or Path(revision).is_absolute():
+        raise ModelError(f"{revision!r} is no revision; give a branch, tag or commit of {repository}")
+    ref = home / "refs" / revision
+    folder = home / "snapshots" / (ref.read_text().strip() if ref.is_file() else revision)
+    return folder if folder.is_dir() and _complete(folder) else None
+
+
+def repository_folder(repository: str) -> Path:
+    """Where the hub's client keeps a repository."""
+    return hub_folder() / f"models--{repository.replace('/', '--')}"
 
 
 def _complete(folder: Path) -> bool:
@@ -74,12 +87,12 @@ def _complete(folder: Path) -> bool:
 
 
 def _download(repository: str, revision: str | None, step: Step, gated: bool) -> Path:
-    import httpx
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage] - whichever httpx the hub's client uses
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -104,8 +117,8 @@ def _download(repository: str, revision: str | None, step: Step, gated: bool) ->
         raise ModelError(f"the hub has no model {repository!r}; {hint}; {describe_cached()}") from error
     except HFValidationError as error:
         raise ModelError(f"{repository!r} is no Hugging Face id; write it as org/name") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OSError) as error:
+        cause = shorten(str(error), 300) or type(error).__name__
         raise ModelError(
             f"{spell(repository, revision)} is not cached and the hub cannot be reached ({cause}); {describe_cached()}; "
             "check the network, or load a cached model"
@@ -147,7 +160,7 @@ def spell(repository: str, revision: str | None) -> str:
 @contextmanager
 def _watching(repository: str, total: int, step: Step) -> Iterator[None]:
     """Reports how many bytes have arrived, by the size of the repository's growing folder."""
-    folder = hub_folder() / f"models--{repository.replace('/', '--')}"
+    folder = repository_folder(repository)
     what, finished = f"fetching {repository}", Event()
 
     def watch() -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from textwrap import shorten
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from interp.models.quiet import quiet_libraries
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_CAUSE_LENGTH = 300  # characters of a library's own message that are passed on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +102,23 @@ def load_parts(
     place = resolve_device(device)
     with choose(progress) as step:
         located = locate(name, revision=revision, offline=offline, step=step)
-    tensors = folder_tensors(located.folder)
+    tensors = _list_tensors(located)
     number = resolve_dtype(dtype, place, tensors)
     check_memory(tensors, number.itemsize, place)
     check_tokenizer(located.folder)
     hf = _read_model(located.folder, tensors, number, place)
     tokenizer = _read_tokenizer(located.folder)
     return ModelParts(hf=hf, tokenizer=tokenizer, source=_source(located, type(hf).__name__))
+
+
+def _list_tensors(located: Located) -> list[TensorInfo]:
+    """The headers' tensors; for a converted GGUF file the error of a damaged copy says how to make it anew."""
+    try:
+        return folder_tensors(located.folder)
+    except ModelError as error:
+        if located.format != "gguf":
+            raise
+        raise ModelError(f"{error}: remove {located.folder}, which is made again from the GGUF file") from error
 
 
 def _source(located: Located, architecture: str) -> Source:
@@ -168,6 +181,7 @@ class _Telling:
     A context manager and not a clause, because the tokenizers library raises bare ``Exception``, which no clause can name alone.
     """
 
+    _MODULES = ("safetensors_rust", "safetensors", "huggingface_hub.errors")
     _KINDS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError, ArithmeticError)
 
     def __init__(self, path: Path, what: str) -> None:
@@ -181,6 +195,6 @@ class _Telling:
     ) -> None:
         if kind is None or error is None:
             return
-        if kind is Exception or issubclass(kind, self._KINDS) or kind.__module__.startswith("safetensors"):
-            cause = str(error).strip().splitlines()[0] if str(error).strip() else kind.__name__
+        if kind is Exception or issubclass(kind, self._KINDS) or kind.__module__ in self._MODULES:
+            cause = shorten(str(error), _CAUSE_LENGTH) or kind.__name__
             raise ModelError(f"{self.path}: {self.what} ({cause}); fetch the folder again") from error

@@ -11,7 +11,7 @@ from interp.models.catalog import ALIASES, Alias, find_alias
 from interp.models.convert import converted, converted_folder
 from interp.models.fetch import wheel_file
 from interp.models.folder import CONVERSION
-from interp.models.gguf import read_gguf_header
+from interp.models.gguf import is_gguf
 from interp.models.hub import cached_snapshot, hub_snapshot
 
 _HUB_ID = r"[\w.-]+/[\w.-]+"
@@ -142,7 +142,7 @@ def no_such_model(name: str) -> ModelError:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.lower().endswith(".gguf"):
         return ModelError(f"{name}: no such file or folder; check the path")
     known = [*ALIASES, *(model.name for model in cached_models())]
-    close = get_close_matches(name.lower(), known, n=1)
+    close = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return ModelError(
         f"unknown model {name!r}{hint}; give an alias ({', '.join(ALIASES)}), a Hugging Face id (org/name), a folder of "
@@ -158,7 +158,6 @@ def _no_model_file(path: Path) -> ModelError:
         return ModelError(
             f"{path} is one file of a model; give its folder, which has config.json and the tokenizer too"
         )
-    if path.is_file() and path.open("rb").read(4) == b"GGUF":
-        read_gguf_header(path)
+    if is_gguf(path):
         return ModelError(f"{path} is a GGUF file without the ending .gguf; rename it")
     return ModelError(f"{path} is no model; give a folder of safetensors or a .gguf file")

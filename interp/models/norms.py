@@ -13,7 +13,10 @@ def read_norm(module: nn.Module) -> Norm:
 
     The weight may be stored as it is or as an offset from one; which of them holds is found by computing both.
     """
-    eps = next((float(getattr(module, name)) for name in ("eps", "variance_epsilon", "norm_eps") if hasattr(module, name)), 1e-5)
+    eps = next(
+        (float(getattr(module, name)) for name in ("eps", "variance_epsilon", "norm_eps") if hasattr(module, name)),
+        1e-5,
+    )
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     probe = _probe(module, weight)
     expected = module.forward(probe)  # not the call, which would run hooks
@@ -21,9 +24,13 @@ def read_norm(module: nn.Module) -> Norm:
     for centred in ("RMS" not in type(module).__name__, "RMS" in type(module).__name__):
         for candidate in weights:
             norm = Norm(centred=centred, eps=eps, weight=candidate, bias=bias)
-            if torch.allclose(norm(probe).float(), expected.float(), rtol=2e-2 if probe.dtype == torch.bfloat16 else 1e-3, atol=1e-4):
+            if torch.allclose(
+                norm(probe).float(), expected.float(), rtol=2e-2 if probe.dtype == torch.bfloat16 else 1e-3, atol=1e-4
+            ):
                 return norm
-    raise ModelError(f"the norm {type(module).__name__} computes neither an RMSNorm nor a LayerNorm; it cannot be taken apart")
+    raise ModelError(
+        f"the norm {type(module).__name__} computes neither an RMSNorm nor a LayerNorm; it cannot be taken apart"
+    )
 
 
 def _probe(module: nn.Module, weight: torch.Tensor | None) -> torch.Tensor:

@@ -3,11 +3,10 @@
 import os
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from interp.models.folder import folder_tensors
-from interp.models.gguf import read_gguf_header
+from interp.models.gguf import is_gguf, read_gguf_header
 from interp.models.headers import TensorInfo, read_header
 from interp.models.locate import find_files
 
@@ -29,15 +28,7 @@ def tensor_table(name: str | os.PathLike[str]) -> list[TensorInfo]:
 def _read(path: Path) -> Iterable[TensorInfo]:
     if path.is_dir():
         return folder_tensors(path)
-    return read_gguf_header(path).tensors if _is_gguf(path) else read_header(path)
-
-
-def _is_gguf(path: Path) -> bool:
-    if path.suffix.lower() == ".gguf":
-        return True
-    with suppress(OSError), open(path, "rb") as file:  # whoever reads it next says why it cannot be read
-        return file.read(4) == b"GGUF"
-    return False
+    return read_gguf_header(path).tensors if path.suffix.lower() == ".gguf" or is_gguf(path) else read_header(path)
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:

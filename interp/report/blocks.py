@@ -63,7 +63,7 @@ class LinkedTable:
     """A table for the selected layer and token. ``cells[layer][pos]`` are its rows; a sequence in a cell is a list of tokens."""
 
     columns: Sequence[str]
-    cells: Sequence[Sequence[Sequence[Sequence[float | str | Sequence[str]]]]]
+    cells: Sequence[Sequence[Sequence[Sequence[int | float | str | Sequence[str]]]]]
     layers: tuple[int, ...]
     caption: str
     prompt: str
@@ -86,6 +86,8 @@ class Section:
 
     name: str
     title: str
+    label: str
+    """The title in a word or two, for links to the section."""
     lead: str
     place: int
     blocks: Sequence[Block]

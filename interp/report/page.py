@@ -137,13 +137,15 @@ def _head(results: Sequence[Result], prompts: Mapping[str, Tokens], sections: Se
         parts.append(element("h1" if key == "p0" else "p", *heading, class_="hero"))
     precision = f"{origin.dtype} on {origin.device}"
     parts.append(
-        element("p", join([quoted(origin.architecture), precision, quoted(origin.created)], " · "), class_="byline")
+        element(
+            "p",
+            join([quoted(origin.architecture), element("span", precision), quoted(origin.created)], " · "),
+            class_="byline",
+        )
     )
     ranked = sorted(((finding, section) for section in sections for finding in section.findings), key=_rank)
     items = [
-        element(
-            "li", finding.text, " ", element("a", "see", href=f"#{section.name}", aria_label=f"see {section.title}")
-        )
+        element("li", element("span", finding.text), element("a", section.label, href=f"#{section.name}"))
         for finding, section in ranked[:_FINDINGS]
     ]
     return join([*parts, element("ul", *items, class_="findings")] if items else parts, "\n")
@@ -154,7 +156,7 @@ def _rank(pair: tuple[Finding, Section]) -> int:
 
 
 def _contents(sections: Sequence[Section]) -> Html:
-    links = [element("li", element("a", section.title, href=f"#{section.name}")) for section in sections]
+    links = [element("li", element("a", section.label, href=f"#{section.name}")) for section in sections]
     return element("ol", *links)
 
 

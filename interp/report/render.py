@@ -37,7 +37,13 @@ class Renderer:
         return element(
             "figure",
             element("div", class_="switch"),
-            element("div", class_="plot", role="img", aria_label=picture.caption, style=f"min-height:{packed['base']['layout']['height']}px"),
+            element(
+                "div",
+                class_="plot",
+                role="img",
+                aria_label=picture.caption,
+                style=f"min-height:{packed['base']['layout']['height']}px",
+            ),
             element("figcaption", picture.caption),
             element("details", element("summary", "The numbers as a table"), element("div", class_="scroll")),
             class_="picture",
@@ -78,7 +84,13 @@ def table(block: Table) -> Html:
     body = element("table", *caption, element("thead", element("tr", *heads)), element("tbody", *rows))
     label = block.caption or "Table"
     return element(
-        "div", body, class_="scroll table", tabindex=0, role="group", aria_label=label, data_prompt=block.follows
+        "div",
+        body,
+        class_="scroll table long" if block.follows else "scroll table",
+        tabindex=0,
+        role="group",
+        aria_label=label,
+        data_prompt=block.follows,
     )
 
 
@@ -100,7 +112,7 @@ def pack_linked(linked: LinkedTable) -> dict[str, Any]:
     """The cells, with each distinct token once in ``words``."""
     words: dict[str, int] = {}
 
-    def cell(value: float | str | Sequence[str]) -> Any:
+    def cell(value: int | float | str | Sequence[str]) -> Any:
         if isinstance(value, str | float | int):
             return compact(value)
         return [words.setdefault(word, len(words)) for word in value]

@@ -11,8 +11,10 @@
 
   const modeBar = {
     displaylogo: false,
+    displayModeBar: innerWidth < 640 ? false : "hover",
     responsive: true,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "sendDataToCloud", "editInChartStudio"],
+    // Only these: the default bar can send the chart to a cloud service.
+    modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "resetScale2d"]],
   };
 
   async function unpack(base64) {
@@ -70,7 +72,7 @@
     const axis = (options) => ({ ...options, color: color("--soft"), title: { ...(options.title || {}), font: { color: color("--soft"), size: 12 } } });
     const layout = {
       ...figure.layout,
-      font: { ...figure.layout.font, color: color("--ink") },
+      font: { ...figure.layout.font, color: color("--ink"), family: getComputedStyle(document.body).fontFamily },
       xaxis: axis(figure.layout.xaxis),
       yaxis: axis(figure.layout.yaxis),
       hoverlabel: { ...figure.layout.hoverlabel, bgcolor: color("--ground"), bordercolor: color("--line"), font: { color: color("--ink"), size: 12 } },
@@ -104,13 +106,14 @@
 
   function shapes(view) {
     const { x, y } = view.spec.options[view.choice];
-    const color = getComputedStyle(document.documentElement).getPropertyValue("--mark-line").trim();
     const columns = places(x, view.spec.prompt);
     const rows = places(y, view.spec.prompt);
-    const outline = { type: "rect", line: { color, width: 2 } };
     if (y) {
-      return columns.flatMap((column) => rows.map((row) => ({ ...outline, x0: column - 0.5, x1: column + 0.5, y0: row - 0.5, y1: row + 0.5 })));
+      // Black around white is seen on any colour of the scale.
+      const lines = [{ color: "#000", width: 4 }, { color: "#fff", width: 2 }];
+      return columns.flatMap((column) => rows.flatMap((row) => lines.map((line) => ({ type: "rect", line, x0: column - 0.5, x1: column + 0.5, y0: row - 0.5, y1: row + 0.5 }))));
     }
+    const color = getComputedStyle(document.documentElement).getPropertyValue("--mark-line").trim();
     return columns.map((column) => ({ type: "rect", yref: "paper", layer: "below", x0: column - 0.5, x1: column + 0.5, y0: 0, y1: 1, line: { width: 0 }, fillcolor: color, opacity: 0.16 }));
   }
 
@@ -254,7 +257,7 @@
     const pos = selection.tokens[spec.prompt];
     const at = spec.layers.indexOf(selection.layer);
     const where = node.querySelector(".where");
-    where.replaceChildren(`Layer ${selection.layer} at `, make("span", prompts[spec.prompt][pos], "tok"), ` (position ${pos})`);
+    where.replaceChildren(`Layer ${selection.layer}, `, make("span", prompts[spec.prompt][pos], "tok"), ` (position ${pos})`);
     const table = make("table");
     const head = table.createTHead().insertRow();
     for (const column of spec.columns) {
@@ -267,8 +270,12 @@
       const line = body.insertRow();
       for (const value of row) {
         const cell = line.insertCell();
-        if (Array.isArray(value)) cell.append(...value.flatMap((word) => [make("span", spec.words[word], "tok"), " "]));
-        else cell.textContent = number(value);
+        if (Array.isArray(value)) {
+          cell.className = "tokens";
+          cell.append(...value.flatMap((word) => [make("span", spec.words[word], "tok"), " "]));
+        } else {
+          cell.textContent = number(value);
+        }
       }
     }
     node.querySelector(".scroll").replaceChildren(table);

@@ -55,7 +55,9 @@ def _register(base: str) -> None:
     if name in AttentionInterface():
         return
 
-    def function(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **extra: Any) -> Any:
+    def function(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **extra: Any
+    ) -> Any:
         return _attend(_base_function(base, module), module, query, key, value, attention_mask, extra)
 
     AttentionInterface.register(name, function)
@@ -68,7 +70,9 @@ def _base_function(base: str, module: nn.Module) -> Callable[..., Any]:
     return AttentionInterface()[base]
 
 
-def _attend(base: Callable[..., Any], module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, extra: dict) -> Any:
+def _attend(
+    base: Callable[..., Any], module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, extra: dict
+) -> Any:
     ports = _ports.get({}).get(module)
     if not ports:
         return base(module, query, key, value, mask, **extra)

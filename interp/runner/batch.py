@@ -67,5 +67,7 @@ def tokens_of(model: "Model", prompt: Any) -> Tokens:
     if bad is not None:
         raise UsageError(f"token id {bad} is outside the vocabulary; valid: 0 to {size - 1}")
     if context is not None and len(tokens) > context:
-        raise UsageError(f"the prompt has {len(tokens)} tokens, the model's context is {context}; shorten it by {len(tokens) - context}")
+        raise UsageError(
+            f"the prompt has {len(tokens)} tokens, the model's context is {context}; shorten it by {len(tokens) - context}"
+        )
     return tokens

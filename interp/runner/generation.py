@@ -89,7 +89,12 @@ class Generation(Result):
         ]
         labels = [visible(piece) for piece in self.pieces]
         return figure(
-            traces, height=320, xaxis=index_axis(labels), yaxis=value_axis("nats"), legend=legend_above(), showlegend=True
+            traces,
+            height=320,
+            xaxis=index_axis(labels),
+            yaxis=value_axis("nats"),
+            legend=legend_above(),
+            showlegend=True,
         )
 
 
@@ -136,14 +141,17 @@ class Stream:
             logits, cache = self._forward(ids, kv)
             if not bool(torch.isfinite(logits).all()):
                 raise NumericsError(f"the logits at step {index} hold NaN or infinity; no token can be chosen")
-            chosen = choose(logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, generator=generator)
+            chosen = choose(
+                logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, generator=generator
+            )
             token = int(chosen[0])
             seconds = time.perf_counter() - started
             log_probs = logits[0].float().log_softmax(-1)
             piece = decode_pieces(self.model.tokenizer, [token])[0]
             entropy = float(-(log_probs.exp() * log_probs).sum())
             self.steps.append((token, piece, float(log_probs[token]), entropy, seconds))
-            self.cache_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in kv.layers if layer.keys is not None)
+            kept = [tensor for layer in kv.layers for tensor in vars(layer).values() if isinstance(tensor, Tensor)]
+            self.cache_bytes = sum(tensor.nbytes for tensor in kept)
             self.cached_tokens = kv.get_seq_length()
             yield Step(index, token, piece, logits[0], cache, seconds)
             ids = chosen[None]
@@ -163,7 +171,9 @@ class Stream:
         session = Session(visits=plan.visits(), n_rows=1, n_pos=ids.shape[1], offset=past)
         arguments: dict[str, Any] = {"use_cache": True, "past_key_values": kv}
         if model.separate_patterns and any(site.kind == "attn.pattern" for site in captured):
-            raise UsageError("this family computes patterns apart from its forward; capture them with model.run on the finished text")
+            raise UsageError(
+                "this family computes patterns apart from its forward; capture them with model.run on the finished text"
+            )
         columns = None if ids.shape[1] == 1 else [[ids.shape[1] - 1]]
         output = forward(model.hf, ids, session, unembed=model.atlas.unembed, logit_columns=columns, **arguments)
         return output.logits[:, -1], ActivationCache(session.captured, model.atlas.n_layers)

@@ -43,7 +43,7 @@ def gradients(
     interventions: Intervention | Iterable[Intervention] = (),
     logits: Logits = "all",
 ) -> Gradients:
-    """d metric(logits) / d site for every site that ``wrt`` names.
+    """Derivatives d metric(logits) / d site for every site that ``wrt`` names.
 
     ``metric`` takes logits [batch pos d_vocab] (``logits`` chooses the positions, as in ``model.run``) and returns one number.
     The derivative is that of the whole computation after the site: for ``resid_mid``, attention's update held fixed.
@@ -57,7 +57,9 @@ def gradients(
     bindings = [model.sites.bindings[site] for site in sites]
     off_path = [b.site for b in bindings if b.computed and b.site.kind != "resid_mid"]
     if off_path:
-        raise UsageError(f"{off_path[0].name} is computed beside the forward, so nothing depends on it; take resid_pre, attn.z, attn_out or mlp.post")
+        raise UsageError(
+            f"{off_path[0].name} is computed beside the forward, so nothing depends on it; take resid_pre, attn.z, attn_out or mlp.post"
+        )
     for intervention in (interventions,) if isinstance(interventions, Intervention) else interventions:
         plan.intervene(intervention, batch.lengths)
     session = Session(visits=plan.visits(), n_rows=len(batch.lengths), n_pos=batch.n_pos, gradients=True)
@@ -81,7 +83,7 @@ def gradients(
     n_layers = model.atlas.n_layers
     return Gradients(
         tokens=batch.tokens,
-        value=float(value),
+        value=float(value.detach()),
         logits=output.logits.detach(),
         cache=ActivationCache({site: tensor.detach() for site, tensor in session.captured.items()}, n_layers),
         gradients=ActivationCache(found, n_layers),

@@ -64,5 +64,9 @@ def check_memory(
 def free_memory(device: torch.device) -> int | None:
     """Free bytes on a device; None where it cannot be told."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (
+            torch.cuda.mem_get_info(device)[0]
+            + torch.cuda.memory_reserved(device)
+            - torch.cuda.memory_allocated(device)
+        )
     return psutil.virtual_memory().available if device.type in ("cpu", "mps") else None

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from interp._version import __version__
 from interp.interventions import Intervention
 from interp.maths.norms import Norm
-
+from interp.maths.unembedding import Unembedding
 from interp.models.atlas import Atlas, build_atlas, module_at
 from interp.models.loading import Source, load_parts
 from interp.models.norms import read_norm
@@ -57,7 +58,12 @@ class Model:
     """
 
     def __init__(
-        self, hf: Any, tokenizer: Any = None, *, source: Source | None = None, notify: Callable[[str], None] | None = None
+        self,
+        hf: Any,
+        tokenizer: Any = None,
+        *,
+        source: Source | None = None,
+        notify: Callable[[str], None] | None = None,
     ) -> None:
         self.hf: Any = hf
         self.tokenizer: Any = tokenizer
@@ -153,7 +159,7 @@ class Model:
         return None if self.atlas.ln_final is None else read_norm(self._module(self.atlas.ln_final))
 
     @property
-    def unembedding(self) -> "Unembedding":
+    def unembedding(self) -> Unembedding:
         """The map from the normed stream to logits, with what the model does to them afterwards. Shares the model's weight."""
         module, transform = self._module(self.atlas.unembed), self.atlas.logits
         bias = getattr(module, "bias", None)
@@ -166,8 +172,6 @@ class Model:
 
     def provenance(self, *, seed: int | None = None, command: str | None = None) -> Provenance:
         """Which model, versions, device and settings a result comes from."""
-        import transformers
-
         return Provenance(
             model=self.name,
             weights_sha256=self.source.weights_sha256 if self.source else None,
@@ -181,7 +185,7 @@ class Model:
             versions={
                 "interp": __version__,
                 "torch": torch.__version__,
-                "transformers": transformers.__version__,
+                "transformers": version("transformers"),
                 "python": platform.python_version(),
             },
             attention=self.hf.config._attn_implementation,

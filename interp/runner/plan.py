@@ -96,7 +96,9 @@ class Plan:
         elif early and site.kind == "resid_post" and layer is not None and layer + 1 < self.table.atlas.n_layers:
             at = Site("resid_pre", layer + 1)
         if self.table.bindings[at].computed:
-            raise UsageError(f"the site {site.kind!r} can be captured but not changed; {_INSTEAD.get(site.kind, 'change resid_pre')}")
+            raise UsageError(
+                f"the site {site.kind!r} can be captured but not changed; {_INSTEAD.get(site.kind, 'change resid_pre')}"
+            )
         self._visit(at).changes.append(change)
 
     def _visit(self, site: Site) -> Visit:
@@ -148,7 +150,9 @@ def logit_columns(logits: Logits, lengths: Sequence[int], n_pos: int) -> Sequenc
         return None
     if isinstance(logits, str):
         if logits != "last":
-            raise UsageError(f"unknown logits {logits!r}; valid: 'all', 'last', False, a position or a list of positions")
+            raise UsageError(
+                f"unknown logits {logits!r}; valid: 'all', 'last', False, a position or a list of positions"
+            )
         return None if n_pos == 1 else [[length - 1] for length in lengths]
     positions = (logits,) if isinstance(logits, int) else tuple(logits)
     return resolve_positions(positions, lengths)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
@@ -37,8 +36,9 @@ class Port:
 class Binding:
     """How a site is read from its port and written back.
 
-    ``computed`` sites are derived from the raw tensor: they can be captured, not changed. ``scale`` multiplies the raw tensor to give the site's (granite scales its updates outside the module). ``copy`` is set where
-    the model overwrites the raw tensor afterwards.
+    ``computed`` sites are derived from the raw tensor: they can be captured, not changed. ``scale`` multiplies the raw tensor to
+    give the site's (granite scales its updates outside the module). ``copy`` is set where the model overwrites the raw tensor
+    afterwards.
     """
 
     site: Site
@@ -121,8 +121,10 @@ def _bind_attention(hf: nn.Module, layer: int, block: BlockMap, atlas: Atlas) ->
     assert output is not None, "the atlas checked this path"
 
     def result(raw: Tensor) -> Tensor:
-        weight = output.weight if not block.conv1d else output.weight.T
-        w_o = rearrange(weight, "d_model (head d_head) -> head d_head d_model", head=atlas.n_heads)
+        weight: Tensor = output.get_parameter("weight")
+        w_o = rearrange(
+            weight.T if block.conv1d else weight, "d_model (head d_head) -> head d_head d_model", head=atlas.n_heads
+        )
         return einsum(split(raw), w_o, "batch pos head d_head, head d_head d_model -> batch pos head d_model")
 
     bindings.append(Binding(Site("attn.result", layer), Port(block.o, "in"), select=result, computed=True))
@@ -132,7 +134,12 @@ def _bind_attention(hf: nn.Module, layer: int, block: BlockMap, atlas: Atlas) ->
         rotated = kind in ("attn.rot_q", "attn.rot_k")
         port = Port(block.attn, "attention", item)
         bindings.append(
-            Binding(Site(kind, layer), port, select=_swap if rotated else None, insert=(lambda _, v: _swap(v)) if rotated else None)
+            Binding(
+                Site(kind, layer),
+                port,
+                select=_swap if rotated else None,
+                insert=(lambda _, v: _swap(v)) if rotated else None,
+            )
         )
     return bindings
 
@@ -155,13 +162,14 @@ def _bind_projections(layer: int, block: BlockMap, atlas: Atlas) -> list[Binding
 
     def insert(index: int) -> Callable[[Tensor, Tensor], Tensor]:
         def put(raw: Tensor, value: Tensor) -> Tensor:
-            parts = list(split_qkv(raw, block, atlas))
-            parts[index] = value
-            return merge_qkv(*parts, block, atlas)
+            q, k, v = (value if i == index else part for i, part in enumerate(split_qkv(raw, block, atlas)))
+            return merge_qkv(q, k, v, block, atlas)
 
         return put
 
-    return [Binding(Site(f"attn.{name}", layer), port, select=select(i), insert=insert(i)) for i, name in enumerate("qkv")]
+    return [
+        Binding(Site(f"attn.{name}", layer), port, select=select(i), insert=insert(i)) for i, name in enumerate("qkv")
+    ]
 
 
 def _bind_mlp(layer: int, block: BlockMap) -> list[Binding]:
@@ -177,8 +185,12 @@ def _bind_mlp(layer: int, block: BlockMap) -> list[Binding]:
         def put_up(raw: Tensor, value: Tensor) -> Tensor:
             return merge_gate_up(split_gate_up(raw, block)[0], value, block)
 
-        bindings.append(Binding(Site("mlp.pre", layer), port, select=lambda raw: split_gate_up(raw, block)[0], insert=put_gate))
-        bindings.append(Binding(Site("mlp.pre_linear", layer), port, select=lambda raw: split_gate_up(raw, block)[1], insert=put_up))
+        bindings.append(
+            Binding(Site("mlp.pre", layer), port, select=lambda raw: split_gate_up(raw, block)[0], insert=put_gate)
+        )
+        bindings.append(
+            Binding(Site("mlp.pre_linear", layer), port, select=lambda raw: split_gate_up(raw, block)[1], insert=put_up)
+        )
     elif block.gate and block.up:
         bindings.append(_plain("mlp.pre", layer, Port(block.gate, "out")))
         bindings.append(_plain("mlp.pre_linear", layer, Port(block.up, "out")))
@@ -215,5 +227,3 @@ def available_sites(bindings: dict[Site, Binding]) -> dict[str, tuple[int | None
 def batched(raw: Tensor, n_pos: int) -> Tensor:
     """A raw tensor with its batch and position axes: some modules work on flattened tokens (OPT's MLP, routers)."""
     return raw.unflatten(0, (-1, n_pos)) if raw.dim() == 2 else raw
-
-

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from interp.cache import ActivationCache
 from interp.errors import UsageError
@@ -24,6 +24,7 @@ from interp.runner.batch import Batch
 from interp.runner.forward import forward
 from interp.runner.plan import Logits, Plan, Request, logit_columns
 from interp.runner.session import Session
+from interp.runner.snapshot import PrefixLayer, Snapshot
 
 if TYPE_CHECKING:
     from interp.runner.model import Model
@@ -36,21 +37,6 @@ _FIXED_BATCH = frozenset({"GPTBigCodeForCausalLM"})
 """Architectures that reshape to the batch they were called with, so that no row can join on the way."""
 
 
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """What a resumable run keeps: the stream entering each block and after the last ([batch pos d_model]), keys and values."""
-
-    batch: Batch
-    stream: tuple[Tensor, ...]
-    keys_values: tuple[tuple[Tensor, Tensor], ...]
-    block_returns: tuple[type, int]  # type and length of a block's output: families differ
-
-    @property
-    def bytes(self) -> int:
-        """Bytes kept."""
-        return sum(t.nbytes for t in (*self.stream, *(kv for pair in self.keys_values for kv in pair)))
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Resumed:
     """Rows of a resumed run, in the order they were asked for.
@@ -61,70 +47,6 @@ class Resumed:
     logits: Float[Tensor, "batch pos d_vocab"] | None
     cache: ActivationCache
     first_position: int
-
-
-class Recorder:
-    """Collects a snapshot during a forward."""
-
-    def __init__(self, model: "Model") -> None:
-        self.model = model
-        self.stream: list[Tensor] = []
-        self.returns: tuple[type, int] = (tuple, 1)
-        self.layers = [_RecordingLayer() for _ in range(model.atlas.n_layers)]
-
-    def arguments(self) -> dict[str, Any]:
-        """Arguments of the forward that make it record keys and values."""
-        return {"use_cache": True, "past_key_values": Cache(layers=list(self.layers))}
-
-    def hooks(self) -> list[Any]:
-        """Registers the hooks that record the stream; they run before a session's, so the stream is the unchanged one."""
-        blocks = [module_at(self.model.hf, block.block) for block in self.model.atlas.blocks]
-        handles = [block.register_forward_pre_hook(self._enter, with_kwargs=True) for block in blocks if block is not None]
-        assert blocks[-1] is not None
-        return [*handles, blocks[-1].register_forward_hook(self._leave)]
-
-    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.stream.append(args[0] if args else kwargs["hidden_states"])
-
-    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.stream.append(output[0] if isinstance(output, tuple) else output)
-        self.returns = (tuple, len(output)) if isinstance(output, tuple) else (Tensor, 1)
-
-    def snapshot(self, batch: Batch) -> Snapshot:
-        """What was recorded."""
-        return Snapshot(batch, tuple(self.stream), tuple((layer.keys, layer.values) for layer in self.layers), self.returns)
-
-
-class _RecordingLayer(DynamicLayer):
-    """Keeps the keys and values of one forward without copying them."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        self.keys, self.values, self.is_initialized = key_states, value_states, True
-        return key_states, value_states
-
-    def get_seq_length(self) -> int:
-        return 0
-
-
-class _PrefixLayer(DynamicLayer):
-    """Puts the snapshot's keys and values before ``length`` in front of those being computed; never stores."""
-
-    def __init__(self, keys: Tensor, values: Tensor, length: int, prompts: Sequence[int]) -> None:
-        super().__init__()
-        self.length, self.is_initialized = length, True
-        rows = list(prompts) if keys.shape[0] > 1 else [0]
-        self.keys, self.values = keys[rows, :, :length], values[rows, :, :length]
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        n_rows = key_states.shape[0]
-        keys, values = (t[:n_rows] if t.shape[0] > 1 else t.expand(n_rows, -1, -1, -1) for t in (self.keys, self.values))
-        return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +114,9 @@ def _locate(
     layer, position = plan.first_layer(), plan.first_position(length)
     if start is not None:
         if not (0 <= start[0] <= n_layers and 0 <= start[1] < length):
-            raise UsageError(f"start {start} is out of range; valid: layers 0 to {n_layers}, positions 0 to {length - 1}")
+            raise UsageError(
+                f"start {start} is out of range; valid: layers 0 to {n_layers}, positions 0 to {length - 1}"
+            )
         layer, position = min(layer, start[0]), min(position, start[1])
     return _Row(index, prompt, layer, min(position, length - 1), interventions)
 
@@ -268,7 +192,7 @@ def _run_chunk(
     entering = sum(1 for layer in joins if layer == joins[0])
     arguments: dict[str, Any] = {"use_cache": False}
     if first:
-        layers = [_PrefixLayer(k, v, first, prompts) for k, v in snapshot.keys_values]
+        layers = [PrefixLayer(pair, first, prompts) for pair in snapshot.keys_values]
         arguments = {"use_cache": True, "past_key_values": Cache(layers=list(layers))}
     if model.takes_position_ids:
         arguments["position_ids"] = torch.arange(first, batch.n_pos, device=batch.ids.device)[None]

@@ -11,14 +11,16 @@ from torch import Tensor
 from interp.cache import ActivationCache
 from interp.errors import UsageError
 from interp.interventions import Intervention
+from interp.models.tl_cache import to_transformer_lens
 from interp.runner.attention import attention_set_to
 from interp.runner.batch import Batch
 from interp.runner.forward import forward
 from interp.runner.memory import check_memory
 from interp.runner.plan import Capture, Logits, Plan, Request, logit_columns
-from interp.runner.resume import Recorder, Resumed, Snapshot, resume
+from interp.runner.resume import Resumed, resume
 from interp.runner.selection import resolve_positions
 from interp.runner.session import Session
+from interp.runner.snapshot import Recorder, Snapshot
 from interp.sites import Site, read_layer
 from interp.tokens import Tokens
 
@@ -56,6 +58,10 @@ class Run:
     def resume(self, rows: Sequence[Intervention | Sequence[Intervention]], **options: Any) -> Resumed:
         """Re-executes only what the interventions of each row can change. See ``interp.runner.resume.resume``."""
         return resume(self, rows, **options)
+
+    def to_transformer_lens(self, model: Any = None) -> Any:
+        """The cache as a ``transformer_lens.ActivationCache``. See ``interp.models.tl_cache.to_transformer_lens``."""
+        return to_transformer_lens(self.cache, self.model.atlas, model)
 
 
 def run(
@@ -139,7 +145,10 @@ def _blank(logits: Tensor, batch: Batch, columns: Sequence[Sequence[int]] | None
     """NaN logits at padding, where all positions of a ragged batch were unembedded."""
     if columns is not None or not batch.ragged:
         return logits
-    padded = torch.arange(batch.n_pos, device=logits.device)[None] >= torch.tensor(batch.lengths, device=logits.device)[:, None]
+    padded = (
+        torch.arange(batch.n_pos, device=logits.device)[None]
+        >= torch.tensor(batch.lengths, device=logits.device)[:, None]
+    )
     return logits.masked_fill(padded[..., None], float("nan"))
 
 
@@ -151,5 +160,3 @@ def _stop_layer(stop_at_layer: int, captured: Sequence[Site], n_layers: int) -> 
     if late:
         raise UsageError(f"{late[0].name} lies behind stop_at_layer={stop}; stop later or capture less")
     return stop
-
-

@@ -34,7 +34,7 @@ class Change:
         return self.selection.change(before + value, self.site, offset, self.values, owned=True)[0] - before, True
 
 
-class StopForward(Exception):
+class StopForward(Exception):  # noqa: N818 - it is no error
     """Ends a forward early: everything that was asked for is there. Never leaves the runner."""
 
 

@@ -1,5 +1,6 @@
 """The atlas against the models themselves: paths, residual arithmetic, logits, windows and routing of every tiny family."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -15,12 +16,12 @@ from interp.errors import ModelError
 from interp.models import atlas_cache
 from interp.models.atlas import Atlas, build_atlas
 from interp.models.components import module_at
-from tiny_models import FAMILIES, VARIANTS, WINDOW, build, prompt_ids
+from tiny_models import EXTRA, FAMILIES, VARIANTS, WINDOW, build, prompt_ids
 
 REFUSED = ("opt_post_norm",)
-SUPPORTED = tuple(name for name in (*FAMILIES, *VARIANTS) if name not in REFUSED)
+SUPPORTED = tuple(name for name in (*FAMILIES, *VARIANTS, *EXTRA) if name not in REFUSED)
 NOT_ROUTED = {"gptj", "gpt_neo", "codegen", "bloom", "mpt", "falcon", "falcon_new", "falcon_rw"}
-NOT_ROTARY = {"gpt2", "gpt_neo", "opt", "bloom", "mpt", "gpt_bigcode", "gpt_bigcode_heads", "falcon_rw"}
+MOE = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss")
 TOLERANCE = 1e-5  # of the scale of what is compared
 
 
@@ -168,8 +169,31 @@ def test_routed_attention_reaches_a_registered_function(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_rotary_is_known(name: str) -> None:
-    assert all(block.rotary == (name not in NOT_ROTARY) for block in build_atlas(build(name)).blocks)
+def test_rotation_happens_where_the_atlas_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(name)
+    atlas = build_atlas(model)
+    assert rotated_layers(model, atlas, monkeypatch) == [block.rotary for block in atlas.blocks]
+
+
+def rotated_layers(model: PreTrainedModel, atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the rotation of transformers is called while each attention module runs."""
+    running = [-1]
+    rotated: set[int] = set()
+    code = sys.modules[type(model.get_submodule(atlas.blocks[0].attn)).__module__]
+    rotate = getattr(code, "apply_rotary_pos_emb", None)
+    if rotate is not None:
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            rotated.add(running[0])
+            return rotate(*args, **kwargs)
+
+        monkeypatch.setattr(code, "apply_rotary_pos_emb", watched)
+    for layer, block in enumerate(atlas.blocks):
+        attention = model.get_submodule(block.attn)
+        attention.register_forward_pre_hook(lambda *_, layer=layer: running.__setitem__(0, layer))
+    with torch.no_grad():
+        model(prompt_ids(), use_cache=False)
+    return [layer in rotated for layer in range(atlas.n_layers)]
 
 
 def test_facts_of_single_families() -> None:
@@ -177,7 +201,7 @@ def test_facts_of_single_families() -> None:
     assert {name for name, block in blocks.items() if block.conv1d} == {"gpt2"}
     assert {name for name, block in blocks.items() if block.parallel} == {
         *("gpt_neox", "gptj", "phi", "phi_qk_norm", "falcon", "falcon_new", "cohere", "cohere_qk_norm", "codegen"),
-        "stablelm_parallel",
+        *("stablelm_parallel", "cohere2"),
     }
     assert {name for name, block in blocks.items() if block.attn_has_residual} == {"bloom"}
     assert {name for name, block in blocks.items() if block.mlp_has_residual} == {"bloom", "mpt"}
@@ -191,10 +215,10 @@ def test_facts_of_single_families() -> None:
         "gpt_oss",
     }
     assert {name for name, block in blocks.items() if block.shared_expert} == {"qwen2_moe"}
-    assert {name for name, block in blocks.items() if block.attn_scale != 1} == {"granite"}
+    assert {name for name, block in blocks.items() if block.attn_scale != 1} == {"granite", "granitemoe"}
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss"])
+@pytest.mark.parametrize("name", MOE)
 def test_routers_give_logits_for_each_expert(name: str) -> None:
     model = build(name)
     for block in build_atlas(model).blocks:
@@ -204,9 +228,11 @@ def test_routers_give_logits_for_each_expert(name: str) -> None:
         assert seen[block.router][1].shape == (10, 4)
 
 
-def test_layers_without_rotation_are_told_apart() -> None:
+def test_layers_without_rotation_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("smollm3", num_hidden_layers=4)
-    assert [block.rotary for block in build_atlas(model).blocks] == [True, True, True, False]
+    atlas = build_atlas(model)
+    assert [block.rotary for block in atlas.blocks] == [True, True, True, False]
+    assert rotated_layers(model, atlas, monkeypatch) == [True, True, True, False]
 
 
 def test_dense_layers_among_experts() -> None:

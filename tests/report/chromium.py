@@ -39,9 +39,22 @@ class Page:
         self._in, to_write = os.pipe()
         # The browser reads commands from descriptor 3 and answers on 4; the shell puts the pipes there.
         start = f'exec "$@" 3<&{to_read} 4>&{to_write}'
-        command = ["bash", "-c", start, "bash", str(EXECUTABLE), *_FLAGS, f"--user-data-dir={self._folder.name}", "about:blank"]
+        command = [
+            "bash",
+            "-c",
+            start,
+            "bash",
+            str(EXECUTABLE),
+            *_FLAGS,
+            f"--user-data-dir={self._folder.name}",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(
-            command, pass_fds=(to_read, to_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            pass_fds=(to_read, to_write),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         os.close(to_read)
         os.close(to_write)
@@ -75,7 +88,9 @@ class Page:
         self.until("document.readyState === 'complete'")
 
     def resize(self, width: int, height: int) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
 
     def dark(self, on: bool) -> None:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if on else "light"}

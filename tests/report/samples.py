@@ -11,7 +11,22 @@ from interp.results import Provenance, Result
 from interp.tokens import Tokens
 
 PIECES = ("The", " Eiffel", " Tower", " is", " located", " in", " the", " city", " of")
-WORDS = (" Paris", " the", " France", " Rome", " London", ":", " a", "\n", " and", "_", " love", " light", "ville", " par")
+WORDS = (
+    " Paris",
+    " the",
+    " France",
+    " Rome",
+    " London",
+    ":",
+    " a",
+    "\n",
+    " and",
+    "_",
+    " love",
+    " light",
+    "ville",
+    " par",
+)
 HOSTILE = (
     "</script><script>window.harm=1</script>",
     "<img src=x onerror=window.harm=2>",

@@ -11,7 +11,8 @@ from interp.report.markup import Child, join, token
 from interp.tokens import visible
 
 _LARGEST = 24
-_IN_SENTENCES = {"attn_out": "attention of layer", "mlp_out": "the MLP of layer"}
+_OUTSIDE = {"embed": "embedding", "pos_embed": "position embedding"}
+_IN_SENTENCES = {"attn_out": "the attention of layer", "mlp_out": "the MLP of layer"}
 _IN_LABELS = {"attn_out": "attention", "mlp_out": "MLP"}
 
 
@@ -30,6 +31,7 @@ def build(result: Any, prompt: str) -> Section | None:
     return Section(
         name="attribution",
         title="Direct logit attribution",
+        label="Attribution",
         lead=lead,
         place=50,
         blocks=blocks,
@@ -39,7 +41,7 @@ def build(result: Any, prompt: str) -> Section | None:
 
 def _label(rows: Rows, index: int) -> str:
     layer, kind = rows.layers[index], rows.kinds[index]
-    return rows.labels[index] if layer is None else f"{_IN_LABELS.get(kind, kind)} {layer}"
+    return _OUTSIDE.get(kind, rows.labels[index]) if layer is None else f"{_IN_LABELS.get(kind, kind)} {layer}"
 
 
 def _picture(rows: Rows, names: tuple[str, ...], values: np.ndarray, prompt: str) -> Picture:
@@ -72,25 +74,29 @@ def _sums(result: Any, rows: Rows, values: np.ndarray, piece: str) -> Table:
     groups: dict[str, float] = {}
     for index, value in enumerate(values):
         kind = rows.kinds[index]
-        name = rows.labels[index] if rows.layers[index] is None else f"{_IN_LABELS.get(kind, kind)}, all layers"
+        name = _label(rows, index) if rows.layers[index] is None else f"{_IN_LABELS.get(kind, kind)}, all layers"
         groups[name] = groups.get(name, 0.0) + float(value)
-    lines: list[list[Child]] = [[name, f"{value:+.3f}"] for name, value in groups.items()]
-    lines.append(["sum of all components", f"{float(result.total):+.3f}"])
-    lines.append(["logit of the model", f"{float(result.logit):+.3f}"])
+    lines: list[list[Child]] = [[name, _signed(value)] for name, value in groups.items()]
+    lines.append(["sum of all components", _signed(float(result.total))])
+    lines.append(["logit of the model", _signed(float(result.logit))])
     return Table(
         columns=("part", "logit"), rows=lines, numeric=frozenset({1}), caption=f"The parts of the logit of {piece}"
     )
 
 
+def _signed(value: float, digits: int = 3) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")  # noqa: RUF001 - a minus sign is as wide as a plus
+
+
 def _findings(result: Any, rows: Rows, values: np.ndarray) -> tuple[Finding, ...]:
     best = int(np.argmax(values))
     layer, kind = rows.layers[best], rows.kinds[best]
-    who = rows.labels[best] if layer is None else f"{_IN_SENTENCES.get(kind, kind)} {layer}"
+    who = f"the {_label(rows, best)}" if layer is None else f"{_IN_SENTENCES.get(kind, kind)} {layer}"
     text = join(
         [
             f"Of all components {who} adds most to the logit of ",
             token(result.target_piece),
-            f": {values[best]:+.2f} of {float(result.logit):.2f}.",
+            f": {_signed(float(values[best]), 2)} of {float(result.logit):.2f}.",
         ]
     )
     return (Finding(text=text, rank=30),)

@@ -19,4 +19,4 @@ def build(result: Any, prompt: str) -> Section | None:
         caption="Length of each token's embedding, before the first layer.",
         prompt=prompt,
     )
-    return Section(name="embeddings", title="Embeddings", lead=lead, place=20, blocks=(picture,))
+    return Section(name="embeddings", title="Embeddings", label="Embeddings", lead=lead, place=20, blocks=(picture,))

@@ -60,4 +60,6 @@ def build(used: Collection[str]) -> Section:
         if name in used:
             term = by_name[name]
             entries += [element("dt", term, id=term_anchor(term)), element("dd", prose(TERMS[term]))]
-    return Section(name="glossary", title="Glossary", lead=_LEAD, place=100, blocks=(element("dl", *entries),))
+    return Section(
+        name="glossary", title="Glossary", label="Glossary", lead=_LEAD, place=100, blocks=(element("dl", *entries),)
+    )

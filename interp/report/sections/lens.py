@@ -7,7 +7,7 @@ import numpy as np
 from interp.figures import MEASURES, lens_heatmap, target_trajectory, trajectory_values
 from interp.figures.rows import Rows, site_rows
 from interp.figures.style import short
-from interp.report.blocks import Axis, Finding, Picture, Section, Version
+from interp.report.blocks import Axis, Finding, LinkedTable, Picture, Section, Version
 from interp.report.markup import join, token
 from interp.tokens import visible
 
@@ -32,9 +32,10 @@ def build(result: Any, prompt: str) -> Section | None:
     return Section(
         name="lens",
         title="Logit lens",
+        label="Logit lens",
         lead=lead,
         place=40,
-        blocks=(_map(result, rows, prompt), _trajectory(result, rows, prompt)),
+        blocks=(_map(result, rows, prompt), _best(result, rows, prompt), _trajectory(result, rows, prompt)),
         findings=_findings(result, rows),
     )
 
@@ -78,6 +79,27 @@ def _map(result: Any, rows: Rows, prompt: str) -> Picture:
             "Each cell names the likeliest next token at that layer; the colour is the quantity chosen above. "
             "The target of a position is the token that follows it, unless one was asked for."
         ),
+        prompt=prompt,
+    )
+
+
+def _best(result: Any, rows: Rows, prompt: str) -> LinkedTable:
+    """The best few tokens of the lens at the selected cell: what hovering shows, for narrow pages and screen readers."""
+    words = _words(result)
+    ids, probs = result.top_ids.tolist(), result.top_log_probs_nats.double().exp().tolist()
+    cells: dict[int, list[list[list[Any]]]] = {}
+    for row, layer in enumerate(rows.layers):
+        if layer is None:
+            continue
+        line = cells.setdefault(layer, [[] for _ in ids[row]])
+        for pos, ranked in enumerate(zip(ids[row], probs[row], strict=True)):
+            for rank, (number, prob) in enumerate(zip(*ranked, strict=True)):
+                line[pos].append([rows.labels[row], rank, [words[number]], prob])
+    return LinkedTable(
+        columns=("row", "rank", "next token", "probability"),
+        cells=list(cells.values()),
+        layers=tuple(cells),
+        caption="What the lens reads at the selected layer and token.",
         prompt=prompt,
     )
 

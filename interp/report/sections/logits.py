@@ -45,6 +45,7 @@ def build(result: Any, prompt: str) -> Section | None:
     return Section(
         name="logits",
         title="Logits, probabilities and the chosen token",
+        label="Next token",
         lead=lead,
         place=60,
         blocks=(picture, table),
@@ -56,4 +57,4 @@ def percent(probability: float) -> str:
     """A probability as a percentage that keeps small ones apart from zero."""
     if probability >= 0.001 or probability == 0:
         return f"{probability:.1%}"
-    return f"{100 * probability:.1e}%"
+    return f"{100 * probability:.2g}%"

@@ -44,6 +44,7 @@ def build(results: Sequence[Result]) -> Section:
     return Section(
         name="provenance",
         title="Provenance",
+        label="Provenance",
         lead=lead,
         place=90,
         blocks=(Table(columns=("", *heads), rows=rows, caption="Where the figures come from"),),

@@ -40,6 +40,7 @@ def build(result: Any, prompt: str) -> Section | None:
     return Section(
         name="story",
         title="The residual stream, layer by layer",
+        label="Residual stream",
         lead=lead,
         place=30,
         blocks=(_maps(result, prompt), _lines(result, prompt), _pushed(result, prompt)),

@@ -31,4 +31,4 @@ def build(tokens: Tokens, prompt: str) -> Section:
         "The model reads numbers. The tokenizer cuts the text into [[tokens|token]] and looks up the id of each. "
         "Choose a token here, or anywhere below, and every picture follows."
     )
-    return Section(name="tokens", title="Tokens and ids", lead=lead, place=10, blocks=(strip, table))
+    return Section(name="tokens", title="Tokens and ids", label="Tokens", lead=lead, place=10, blocks=(strip, table))

@@ -1,0 +1,245 @@
+"""The page as text: complete, inert, small, and the same for the same results."""
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import re
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import pytest
+from plotly.offline import get_plotlyjs_version
+
+from interp.errors import UsageError
+from interp.report import Report, report
+from interp.report.markup import element, prose, term_anchor, terms_in
+from interp.report.page import PLOTLY_BUNDLE
+from interp.report.sections.glossary import TERMS
+from interp.results import load_result
+from interp.tokens import visible
+from report import samples
+from report.samples import HOSTILE
+
+LIMIT = 1_000_000
+
+
+class Outline(HTMLParser):
+    """Tags, ids, links and text of a page, the way a browser's parser sees them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.scripts: dict[str, str] = {}
+        self._script: str | None = None
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append((tag, values))
+        self._script = (values.get("id") or "code") if tag == "script" else self._script
+
+    def handle_endtag(self, tag):
+        if tag == "script":
+            self._script = None
+
+    def handle_data(self, data):
+        if self._script is None:
+            self.text += data
+        else:
+            self.scripts[self._script] = self.scripts.get(self._script, "") + data
+
+    def all(self, attribute: str) -> list[str]:
+        return [value for _, values in self.tags if (value := values.get(attribute)) is not None]
+
+
+def data_of(outline: Outline) -> dict:
+    kind = next(values["type"] for tag, values in outline.tags if values.get("id") == "data")
+    text = outline.scripts["data"]
+    return json.loads(text if kind == "application/json" else gzip.decompress(base64.b64decode(text)))
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return report(samples.all_results()).html()
+
+
+@pytest.fixture(scope="module")
+def outline(page) -> Outline:
+    return Outline(page)
+
+
+def test_same_results_same_bytes(page):
+    assert report(samples.all_results()).html() == page
+
+
+def test_a_saved_result_gives_the_same_page(tmp_path, page):
+    paths = []
+    for index, result in enumerate(samples.all_results()):
+        paths.append(tmp_path / f"{index}.safetensors")
+        result.save(paths[-1])
+    report([load_result(path) for path in paths]).save(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
+
+
+def test_size(page):
+    assert len(page.encode()) < LIMIT
+
+
+def test_size_of_a_long_prompt():
+    pieces = tuple(f" word{index}" for index in range(64))
+    assert len(report(samples.all_results(pieces)).html().encode()) < LIMIT
+
+
+def test_sections_follow_the_data(outline):
+    ids = [values["id"] for tag, values in outline.tags if tag == "section"]
+    assert ids == ["tokens", "embeddings", "story", "lens", "attribution", "logits", "provenance", "glossary"]
+
+
+def test_every_link_has_its_target_and_every_id_is_one(outline):
+    ids = outline.all("id")
+    assert len(ids) == len(set(ids))
+    links = outline.all("href")
+    assert [link for link in links if link.startswith("#") and link[1:] not in ids] == []
+    assert {link for link in links if not link.startswith("#")} == {"data:,"}
+
+
+def test_nothing_is_fetched(page, outline):
+    assert outline.all("src") == []
+    policy = outline.all("content")[0]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-eval" not in policy
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    bare = page.replace(outline.scripts["plotly"], "")
+    assert not re.search(r"https?://|@import|url\(", bare)
+
+
+def test_the_policy_allows_exactly_the_scripts_of_the_page(outline):
+    policy = outline.all("content")[0]
+    plotly = gzip.decompress(base64.b64decode(outline.scripts["plotly"]))
+    for script in (outline.scripts["code"].encode(), plotly):
+        assert base64.b64encode(hashlib.sha256(script).digest()).decode() in policy
+    assert policy.count("sha256-") == 2
+
+
+def test_numbers_on_the_page_are_the_results(outline):
+    story, attribution = samples.story(), samples.attribution()
+    assert f"{float(story.final_probs[0]):.1%}" in outline.text
+    assert f"{float(story.final_logits[3]):.3f}" in outline.text
+    assert f"{attribution.logit:+.3f}".replace("-", "−") in outline.text
+    assert story.provenance.weights_sha256 in outline.text
+    assert "is the top next token from layer 24 to the end" in outline.text
+
+
+def test_pictures_hold_the_results(outline):
+    data = data_of(outline)
+    pictures = [block for block in data["blocks"] if block["type"] == "picture"]
+    lens = next(p for p in pictures if p["options"][0]["label"] == "Top token")
+    top = samples.lens().top_log_probs_nats[..., 0].double().exp()
+    for row, packed in zip(top.tolist(), lens["base"]["data"][0]["z"], strict=True):
+        assert packed == pytest.approx(row, rel=6e-4)
+    linked = [block for block in data["blocks"] if block["type"] == "linked"]
+    story = samples.story()
+    part, norm, *_, up, _ = linked[0]["cells"][7][3][0]
+    assert part == "attention"
+    assert norm == pytest.approx(float(story.attn_norm[7, 3]), rel=6e-4)
+    words = [visible(story.vocabulary[str(int(number))]) for number in story.attn_promoted_ids[7, 3]]
+    assert [linked[0]["words"][index] for index in up] == words
+
+
+def test_every_picture_has_words_and_a_table(outline):
+    pictures = [values for tag, values in outline.tags if values.get("role") == "img"]
+    assert len(pictures) == 7
+    assert all(values["aria-label"] for values in pictures)
+    assert sum(tag == "details" for tag, _ in outline.tags) == len(pictures)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_inert_and_shown(text):
+    pieces = ("The", f" {text}", text)
+    results = [
+        samples.lens(pieces, (text, *samples.WORDS[1:]), layers=2),
+        samples.attribution(pieces, layers=2, target_piece=text),
+        samples.story(
+            pieces, (text, *samples.WORDS[1:]), layers=2, provenance=samples.provenance(model=text, command=text)
+        ),
+    ]
+    plain = Outline(report(samples.all_results(("The", " a", "b"), layers=2), title="t").html())
+    outline = Outline(report(results, title=text).html())
+    assert [tag for tag, _ in outline.tags] == [tag for tag, _ in plain.tags]
+    assert {name for _, values in outline.tags for name in values} == {
+        name for _, values in plain.tags for name in values
+    }
+    assert outline.scripts["code"] == plain.scripts["code"]
+    assert visible(text) in outline.text
+    assert visible(text) in data_of(outline)["prompts"]["p0"]
+    hidden = re.findall("[\u200b-\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\x00]", outline.text)
+    assert hidden == []
+
+
+def test_kinds_and_emptiness_are_named():
+    with pytest.raises(UsageError, match="at least one result"):
+        report([])
+    result = samples.lens()
+    object.__setattr__(result, "kind", "logit_lense")
+    with pytest.raises(UsageError, match="did you mean 'logit_lens'"):
+        report([result])
+
+
+def test_one_result_alone_makes_a_page():
+    for result in samples.all_results():
+        assert Outline(report([result]).html()).text
+
+
+def test_two_prompts_stay_apart():
+    other = (" Rome", " is", " old")
+    outline = Outline(report([samples.lens(layers=3), samples.lens(other, layers=3)]).html())
+    data = data_of(outline)
+    assert list(data["prompts"]) == ["p0", "p1"]
+    assert {block["prompt"] for block in data["blocks"]} == {"p0", "p1"}
+    assert "Logit lens · prompt 2" in outline.text
+    assert len(outline.all("id")) == len(set(outline.all("id")))
+
+
+def test_a_result_with_missing_numbers():
+    lens = samples.lens(layers=2)
+    lens.kl_nats[0, 0] = float("nan")
+    lens.target_log_prob_nats[:] = float("-inf")
+    assert "NaN" not in Outline(report([lens]).html()).scripts["data"]
+
+
+def test_a_title_is_text():
+    assert "<title>&lt;b&gt;⏎</title>" in report(samples.all_results(layers=2), title="<b>\n").html()
+
+
+def test_saving_is_whole_or_not(tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        Report("x").save(tmp_path / "none" / "page.html")
+    (tmp_path / "page.html").write_text("old")
+    Report("ü").save(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() == "ü".encode()
+
+
+def test_vendored_plotly_is_the_one_of_the_package():
+    packed = (files("interp.report") / PLOTLY_BUNDLE).read_bytes()
+    assert packed[4:8] == b"\0\0\0\0"  # the time in the gzip header
+    start = gzip.decompress(packed)[:200].decode()
+    assert f"plotly.js (cartesian - minified) v{get_plotlyjs_version()}\n" in start
+    assert "MIT License" in (files("interp.report") / "vendor/LICENSE.plotly").read_text()
+
+
+def test_glossary_knows_every_linked_term(outline):
+    names = {term.lower() for term in TERMS}
+    assert {term for text in TERMS.values() for term in terms_in(text)} <= names
+    assert [link for link in outline.all("href") if link.startswith("#term-")]
+
+
+def test_markup_escapes_all_but_its_own():
+    made = element("p", "<b>", element("i", "&"), title='"x"', hidden=True, class_=None, data_pos=3)
+    assert made.text == '<p title="&quot;x&quot;" hidden data-pos="3">&lt;b&gt;<i>&amp;</i></p>'
+    linked = prose("a [[logit]] and [[two<|norm]]").text
+    assert f'<a href="#{term_anchor("norm")}" class="term">two&lt;</a>' in linked
+    assert html.unescape(re.sub("<[^>]+>", "", linked)) == "a logit and two<"
