@@ -37,7 +37,10 @@ def lens(
     model: ModelOption = DEFAULT_MODEL,
     target: Target = None,
     site: Annotated[
-        str, typer.Option("--site", metavar="SITE", help="Which stream to read: resid_pre, resid_mid, resid_post, ...")
+        str,
+        typer.Option(
+            "--site", metavar="SITE", help="resid_pre, resid_mid, resid_post, attn_out, mlp_out, embed, components."
+        ),
     ] = "resid_post",
     top_k: Annotated[
         int, typer.Option("--top-k", "-k", metavar="K", min=1, help="How many tokens to show a layer.")
@@ -69,7 +72,7 @@ def lens(
 
     from interp.analyzers.logit_lens import logit_lens
 
-    result = logit_lens(opened, asked, target=target, site=site, top_k=top_k)
+    result = logit_lens(opened, asked, target=target, sites=site, top_k=top_k)
     if output is not None:
         save_result(result, output)
     payload = {"position": shown, "result": result.to_json()}

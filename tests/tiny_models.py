@@ -154,7 +154,7 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 # Further architectures of the shipped component table.
 _EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
-    "apertus": ("ApertusConfig", _GROUPED),
+    "apertus": ("ApertusConfig", {**_GROUPED, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
     "arcee": ("ArceeConfig", _GROUPED),
     "cohere2": ("Cohere2Config", {**_GROUPED, "sliding_window": WINDOW}),
     "ernie4_5": ("Ernie4_5Config", _GROUPED_WIDE),

@@ -195,7 +195,7 @@ def transformer_lens(work: Work) -> Iterator[Side]:
 
 def nnsight(work: Work) -> Iterator[Side]:
     """Nnsight's traces of a copy of the model. Raises ImportError where it is not installed (the ``bench`` extra has it)."""
-    from nnsight import NNsight
+    from nnsight import NNsight, save
 
     model: Any = NNsight(copy_of(work.model.hf))
     ids, stop, start = work.ids, work.stop, work.start
@@ -203,7 +203,7 @@ def nnsight(work: Work) -> Iterator[Side]:
 
     def residual() -> Any:
         with model.trace(ids, use_cache=False):
-            kept = [block.output.save() for block in blocks]
+            kept = save([block.output for block in blocks])
             logits = model.output.logits.save()
         return kept, logits
 

@@ -13,6 +13,7 @@ from interp.figures import style
 
 _TEXT_COLUMNS = 28
 _ROW_HEIGHT = 21
+_HOVERED = 3
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def lens_heatmap(
     """The logit lens as a heatmap: rows are layers (the last one on top), columns are tokens (nostalgebraist 2020).
 
     ``measure`` is a key of ``MEASURES`` and says what ``values`` are. A cell shows its top token where there is room; hovering lists
-    the best ``k`` with their probabilities. ``tokens`` and ``top_tokens`` are readable labels; they are escaped here.
+    the best three with their probabilities. ``tokens`` and ``top_tokens`` are readable labels; they are escaped here.
     Raises UsageError for an unknown measure.
     """
     if measure not in MEASURES:
@@ -72,6 +73,7 @@ def lens_heatmap(
         text=[[style.short(best[0], 9) if best else "" for best in row] for row in top_tokens],
         texttemplate="%{text}" if len(tokens) <= _TEXT_COLUMNS else None,
         textfont={"size": 10.5},
+        meta={"log": "log10(1 + value)"} if look.log else None,
         hovertext=_hover(rows, tokens, top_tokens, top_probs),
         customdata=finite if look.log else None,
         hovertemplate=f"%{{hovertext}}<br>{look.title}: %{{{'customdata' if look.log else 'z'}:.4~g}}<extra></extra>",
@@ -125,8 +127,8 @@ def target_trajectory(
     )
 
 
-def trajectory_values(values: Float[np.ndarray, "layer"], *, log: bool = False) -> dict[str, Any]:
-    """The properties of one line of ``target_trajectory`` that depend on its values: assign them to show another position."""
+def trajectory_values(values: Float[np.ndarray, "layer ..."], *, log: bool = False) -> dict[str, Any]:
+    """The properties of one line of ``target_trajectory`` that depend on its values, here for one position or for all."""
     finite = np.where(np.isfinite(values), values, np.nan)
     return {"y": finite + 1, "customdata": finite} if log else {"y": finite}
 
@@ -149,7 +151,7 @@ def _hover(
     for layer, row in enumerate(rows):
         line = []
         for pos, token in enumerate(tokens):
-            best = zip(top_tokens[layer][pos], top_probs[layer, pos], strict=True)
+            best = list(zip(top_tokens[layer][pos], top_probs[layer, pos], strict=True))[:_HOVERED]
             ranked = [f"{prob:.3f}  {style.short(name, 24)}" for name, prob in best]
             line.append("<br>".join([f"<b>{style.safe(row)}</b> after {style.short(token, 24)} ({pos})", *ranked]))
         texts.append(line)

@@ -44,7 +44,7 @@ def story_heatmap(
         colorbar=bar,
         xgap=1,
         ygap=1,
-        meta={"signed": signed},
+        meta={"signed": True} if signed else {"log": "log10(value)"} if log else None,
         hovertext=places,
         customdata=values if log else None,
         hovertemplate=f"%{{hovertext}}<br>{style.safe(title)}: %{{{'customdata' if log else 'z'}:.4~g}}<extra></extra>",

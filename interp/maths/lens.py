@@ -7,8 +7,8 @@ of each, meets one tile of the vocabulary after another, and a tile of logits st
 from it. What makes it one pass:
 
 - Logits are kept in bits (times log2 e, free inside the matmul), since exp2 is nearly twice as fast as exp.
-- The sums of 2^l, 2^l l and 2^l_final l grow tile by tile. They are relative to a reference that moves only where 2^l could leave the
-  range of fp32, so that most tiles need no subtraction.
+- The sums of 2^l, 2^l l and 2^l_final l are taken tile by tile and put together at the end. Only a tile whose logits could leave the
+  range of fp32 is shifted by its maximum.
 - ``KL(q || p) = sum q (l_q - l_p) + lse(l_p) - lse(l_q)``. The final row of a position lies in the same chunk, so its weights 2^l are
   there when a tile needs them, unnormalised; normalisation happens once, at the end.
 - The best k tokens lie in the k blocks of tokens with the greatest maxima. Only blocks that may be among them are kept.
@@ -29,31 +29,33 @@ from interp.maths.unembedding import Unembedding
 _BITS = 1 / log(2.0)
 _NATS = log(2.0)
 _SAFE_BITS = 60.0
-"""How far, in bits, a row's maximum may lie from its reference: sums of 2^60 over any vocabulary stay inside fp32."""
+"""How far from 0, in bits, the greatest logit of a tile may lie without a shift: sums of 2^60 over any vocabulary stay inside fp32."""
 _PADDING = -1e30
 """The logit of columns that fill a last block; finite, so that 2^l l is 0 and not NaN."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tiling:
-    """How the work is cut: ``rows`` and ``columns`` of a tile of logits, and the ``block`` of tokens that top-k works on.
+    """How the work is cut: ``rows`` and ``columns`` of a tile of logits, the ``part`` of its rows that the sums take at a time, and the
+    ``block`` of tokens that top-k works on.
 
-    The numbers are the same for any tiling (to rounding); the speed is not. A tile should fit the cache.
+    The numbers are the same for any tiling (to rounding); the speed is not. A tile should fit the shared cache of the cores, a part of
+    it their own caches.
     """
 
     rows: int = 960
     columns: int = 1024
     block: int = 64
-    part: int = 120
+    part: int = 240
 
     def __post_init__(self) -> None:
-        if min(self.rows, self.columns, self.block) < 1 or self.columns % self.block:
+        if min(self.rows, self.columns, self.block, self.part) < 1 or self.columns % self.block:
             raise UsageError(f"a tiling needs positive sizes and columns in whole blocks, got {self}")
 
     @classmethod
     def for_device(cls, kind: str) -> "Tiling":
         """A good tiling for a device type: tiles of 4 MB for a CPU's cache, of 64 MB where launching is the cost."""
-        return cls() if kind == "cpu" else cls(rows=2048, columns=8192)
+        return cls() if kind == "cpu" else cls(rows=2048, columns=8192, part=2048)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -53,7 +53,7 @@ class BlockRanking:
             self.slots[rows, columns + first] = torch.arange(self.n_kept - len(rows), self.n_kept, device=rows.device)
         return maxima.amax(1)
 
-    def _keep(self, blocks: Float[Tensor, "row k"], chosen: Int[Tensor, " row"]) -> None:
+    def _keep(self, blocks: Float[Tensor, "row d_vocab"], chosen: Int[Tensor, " k"]) -> None:
         stop = self.n_kept + len(chosen)
         if stop > len(self.pool):
             grown = self.pool.new_empty(max(2 * len(self.pool), stop), self.block)

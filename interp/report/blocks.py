@@ -39,12 +39,12 @@ class Axis:
 class Version:
     """One version of a picture.
 
-    ``frames[pos][trace]`` are the properties to set on each trace while token ``pos`` is selected; without frames the picture does
-    not depend on the selection.
+    ``follow`` says what changes with the selected token: for each trace, properties and where to take them from, a column of a
+    matrix [layer pos] or an item of a sequence [pos]. Without it the picture does not depend on the selection.
     """
 
     figure: "Figure"
-    frames: Sequence[Sequence[Mapping[str, Any]]] = ()
+    follow: Sequence[Mapping[str, Any]] = ()
     x: Axis | None = None
     y: Axis | None = None
 

@@ -16,28 +16,56 @@ DIGITS = 4
 _PLAIN_LIMIT = 100_000
 
 
-def compact(value: Any) -> Any:
-    """``value`` as JSON-safe Python: numbers rounded to ``DIGITS`` significant digits, NaN and infinity as None."""
-    if isinstance(value, np.ndarray):
-        return compact(value.tolist())
-    if isinstance(value, np.generic):
-        return compact(value.item())
+def compact(value: Any, digits: int = DIGITS) -> Any:
+    """``value`` as JSON-safe Python: numbers rounded to ``digits`` significant digits, NaN and infinity as None."""
+    if isinstance(value, np.ndarray | np.generic):
+        return compact(value.tolist(), digits)
     if isinstance(value, bool | int | str) or value is None:
         return value
     if isinstance(value, float):
-        return _rounded(value)
+        return _rounded(value, digits)
     if isinstance(value, Mapping):
-        return {str(key): compact(item) for key, item in value.items()}
+        return {str(key): compact(item, digits) for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [compact(item) for item in value]
+        return [compact(item, digits) for item in value]
     raise TypeError(f"a page cannot hold a {type(value).__name__}")
 
 
-def pack_figure(figure: "Figure") -> dict[str, Any]:
+class Matrices:
+    """The matrices of a page, each held once; a packed figure refers to them by number."""
+
+    def __init__(self) -> None:
+        self.packed: list[Any] = []
+        self._numbers: dict[str, int] = {}
+
+    def reference(self, matrix: np.ndarray) -> dict[str, int]:
+        """``{"matrix": number}`` for a matrix, which is added unless an equal one is there."""
+        values = compact(matrix)
+        number = self._numbers.setdefault(json.dumps(values), len(self.packed))
+        if number == len(self.packed):
+            self.packed.append(values)
+        return {"matrix": number}
+
+    def compact(self, value: Any) -> Any:
+        """Like ``compact``, with numeric matrices as references."""
+        if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "fiu":
+            return self.reference(value)
+        if isinstance(value, Mapping):
+            return {str(key): self.compact(item) for key, item in value.items()}
+        return compact(value)
+
+
+def pack_figure(figure: "Figure", matrices: Matrices) -> dict[str, Any]:
     """``{"data": [...], "layout": {...}}`` of a plotly figure."""
     # The properties trace by trace: Figure.to_dict would turn arrays into base64, which cannot be rounded.
     parts: Any = figure
-    traces = [compact(trace.to_plotly_json()) for trace in parts.data]
+    traces = []
+    for trace in parts.data:
+        properties = trace.to_plotly_json()
+        if "log" in properties.get("meta", {}):
+            # The page takes the logarithm of customdata itself.
+            del properties["z"]
+        traces.append(matrices.compact(properties))
     return {"data": traces, "layout": compact(parts.layout.to_plotly_json())}
 
 
@@ -66,10 +94,10 @@ def data_script(data: Any) -> tuple[str, str]:
     return "application/json", text
 
 
-def _rounded(value: float) -> float | int | None:
+def _rounded(value: float, digits: int) -> float | int | None:
     if not math.isfinite(value):
         return None
-    rounded = float(f"{value:.{DIGITS}g}")
+    rounded = float(f"{value:.{digits}g}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 

@@ -58,12 +58,12 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
     renderer = Renderer()
     body = [renderer.section(section, number) for number, section in enumerate(sections, start=1)]
     labels = {key: list(prompt.labels) for key, prompt in prompts.items()}
-    kind, data = data_script({"blocks": renderer.data, "prompts": labels})
+    kind, data = data_script({"blocks": renderer.data, "matrices": renderer.matrices.packed, "prompts": labels})
     script = _asset("script.js")
     plotly = _plotly()
     parts = {
         "csp": _policy(script, plotly),
-        "title": join([title if title is not None else _title(results, prompts)]).text,
+        "title": join([visible(title) if title is not None else _title(results, prompts)]).text,
         "style": _asset("style.css"),
         "head": _head(results, prompts, sections).text,
         "contents": _contents(sections).text,

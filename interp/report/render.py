@@ -6,7 +6,9 @@ from typing import Any
 
 from interp.report.blocks import Axis, Block, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Html, element, join, prose
-from interp.report.pack import compact, difference, pack_figure
+from interp.report.pack import Matrices, compact, difference, pack_figure
+
+_SHOWN_DIGITS = 3
 
 
 @dataclass
@@ -14,6 +16,7 @@ class Renderer:
     """Renders blocks one after the other; ``data`` collects what the script needs, in the order of the blocks' numbers."""
 
     data: list[dict[str, Any]] = field(default_factory=list)
+    matrices: Matrices = field(default_factory=Matrices)
 
     def section(self, section: Section, number: int) -> Html:
         """The section with its heading, lead and blocks."""
@@ -32,7 +35,7 @@ class Renderer:
         return join([block])
 
     def _picture(self, picture: Picture) -> Html:
-        packed = pack_picture(picture)
+        packed = pack_picture(picture, self.matrices)
         number = self._add(packed)
         return element(
             "figure",
@@ -94,16 +97,18 @@ def table(block: Table) -> Html:
     )
 
 
-def pack_picture(picture: Picture) -> dict[str, Any]:
+def pack_picture(picture: Picture, matrices: Matrices) -> dict[str, Any]:
     """The first version whole, of the others only the differences from it."""
     versions = list(picture.versions.items())
-    base = pack_figure(versions[0][1].figure)
+    base = pack_figure(versions[0][1].figure, matrices)
     options = []
     for words, version in versions:
-        packed = pack_figure(version.figure)
+        packed = pack_figure(version.figure, matrices)
         whole = len(packed["data"]) != len(base["data"])
         options.append(
-            {"label": words} | ({"whole": packed} if whole else {"patch": difference(base, packed)}) | _extras(version)
+            {"label": words}
+            | ({"whole": packed} if whole else {"patch": difference(base, packed)})
+            | _extras(version, matrices)
         )
     return {"type": "picture", "prompt": picture.prompt, "base": base, "options": options}
 
@@ -114,7 +119,7 @@ def pack_linked(linked: LinkedTable) -> dict[str, Any]:
 
     def cell(value: int | float | str | Sequence[str]) -> Any:
         if isinstance(value, str | float | int):
-            return compact(value)
+            return compact(value, _SHOWN_DIGITS)
         return [words.setdefault(word, len(words)) for word in value]
 
     cells = [[[[cell(value) for value in row] for row in rows] for rows in layer] for layer in linked.cells]
@@ -128,10 +133,10 @@ def pack_linked(linked: LinkedTable) -> dict[str, Any]:
     }
 
 
-def _extras(version: Version) -> dict[str, Any]:
+def _extras(version: Version, matrices: Matrices) -> dict[str, Any]:
     extras: dict[str, Any] = {}
-    if version.frames:
-        extras["frames"] = compact(version.frames)
+    if version.follow:
+        extras["follow"] = [matrices.compact(properties) for properties in version.follow]
     for name, axis in (("x", version.x), ("y", version.y)):
         if axis is not None:
             extras[name] = _axis(axis)

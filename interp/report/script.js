@@ -8,6 +8,7 @@
   const selection = { layer: 0, tokens: {} };
   const views = [];
   let prompts = {};
+  let matrices = [];
 
   const modeBar = {
     displaylogo: false,
@@ -58,12 +59,35 @@
     return { data, layout: { ...figure.layout, ...(patch.layout || {}) } };
   }
 
+  const logarithms = { "log10(value)": (value) => Math.log10(value), "log10(1 + value)": (value) => Math.log10(1 + value) };
+
+  // Puts matrices in place of references to them.
+  function resolved(trace) {
+    const whole = { ...trace };
+    for (const [key, value] of Object.entries(trace)) {
+      if (value && value.matrix !== undefined) whole[key] = matrices[value.matrix];
+    }
+    const log = trace.meta && logarithms[trace.meta.log];
+    const finite = (value) => (Number.isFinite(value) ? value : null);
+    if (log) whole.z = whole.customdata.map((row) => row.map((value) => (value === null ? null : finite(log(value)))));
+    return whole;
+  }
+
+  // What a trace shows for one token: a column of a matrix, or an item of a list.
+  function at(pos, properties) {
+    const item = (source) => (source.matrix === undefined ? source[pos] : matrices[source.matrix].map((row) => row[pos]));
+    return Object.fromEntries(Object.entries(properties).map(([key, source]) => [key, item(source)]));
+  }
+
   // The figure to show: the chosen version, at the selected token if the version follows it.
   function current(view) {
     const option = view.spec.options[view.choice];
     let figure = option.whole || assign(view.spec.base, option.patch || {});
-    if (option.frames) figure = assign(figure, { data: option.frames[selection.tokens[view.spec.prompt]] });
-    return figure;
+    if (option.follow) {
+      const pos = selection.tokens[view.spec.prompt];
+      figure = assign(figure, { data: option.follow.map((properties) => at(pos, properties)) });
+    }
+    return { data: figure.data.map(resolved), layout: figure.layout };
   }
 
   function themed(figure, width) {
@@ -231,7 +255,7 @@
     showSelection();
     for (const view of views) {
       if (view.spec.type === "linked") fillLinked(view);
-      else if (view.drawn && view.spec.options[view.choice].frames) draw(view);
+      else if (view.drawn && view.spec.options[view.choice].follow) draw(view);
       else if (view.drawn) Plotly.relayout(view.plot, { shapes: shapes(view) });
     }
   }
@@ -353,6 +377,7 @@
   async function start() {
     const data = await readData();
     prompts = data.prompts;
+    matrices = data.matrices;
     collectViews(data.blocks);
     buildSelection();
     for (const view of views) if (view.spec.type === "linked") fillLinked(view);

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def forward(
         if stop_block is not None:
             stack.callback(_module(hf, stop_block).register_forward_pre_hook(_stop).remove)
         if logit_columns is not None:
-            stack.callback(_module(hf, unembed).register_forward_pre_hook(_narrow(logit_columns)).remove)
+            stack.callback(_module(hf, unembed).register_forward_pre_hook(partial(_narrow, logit_columns)).remove)
         elif not session.needs_logits:
             stack.callback(_module(hf, unembed).register_forward_pre_hook(_stop).remove)
         try:
@@ -73,9 +74,9 @@ def _hooked(hf: Any, session: Session) -> Iterator[None]:
             if port.side == "attention":
                 attention.setdefault(module, {})[port.item] = port
             elif port.side == "in":
-                handles.append(module.register_forward_pre_hook(_on_input(session, port), with_kwargs=True))
+                handles.append(module.register_forward_pre_hook(partial(_on_input, session, port), with_kwargs=True))
             else:
-                handles.append(module.register_forward_hook(_on_output(session, port)))
+                handles.append(module.register_forward_hook(partial(_on_output, session, port)))
         if attention:
             with watched_attention(hf, session, attention):
                 yield
@@ -86,37 +87,28 @@ def _hooked(hf: Any, session: Session) -> Iterator[None]:
             handle.remove()
 
 
-def _on_input(session: Session, port: Port) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name = None if args else "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
-        raw = args[0] if name is None else kwargs[name]
-        seen = session.flow(port, raw)
-        session.passed(port)
-        if seen is raw:
-            return None
-        return ((seen, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: seen})
-
-    return hook
+def _on_input(session: Session, port: Port, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    name = None if args else "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+    raw = args[0] if name is None else kwargs[name]
+    seen = session.flow(port, raw)
+    session.passed(port)
+    if seen is raw:
+        return None
+    return ((seen, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: seen})
 
 
-def _on_output(session: Session, port: Port) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        packed = isinstance(output, tuple)
-        raw = output[port.item] if packed else output
-        seen = session.flow(port, raw)
-        session.passed(port)
-        if seen is raw:
-            return None
-        return (*output[: port.item], seen, *output[port.item + 1 :]) if packed else seen
-
-    return hook
+def _on_output(session: Session, port: Port, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    packed = isinstance(output, tuple)
+    raw = output[port.item] if packed else output
+    seen = session.flow(port, raw)
+    session.passed(port)
+    if seen is raw:
+        return None
+    return (*output[: port.item], seen, *output[port.item + 1 :]) if packed else seen
 
 
-def _narrow(columns: Sequence[Sequence[int]]) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: tuple[Any, ...]) -> Any:
-        return (take_positions(args[0], 1, columns), *args[1:])
-
-    return hook
+def _narrow(columns: Sequence[Sequence[int]], module: nn.Module, args: tuple[Any, ...]) -> Any:
+    return (take_positions(args[0], 1, columns), *args[1:])
 
 
 def _stop(module: nn.Module, args: tuple[Any, ...]) -> None:

@@ -7,7 +7,7 @@ a fused matrix carries several sites, several bindings share a port.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 from einops import einsum, rearrange
@@ -120,13 +120,7 @@ def _bind_attention(hf: nn.Module, layer: int, block: BlockMap, atlas: Atlas) ->
     output = module_at(hf, block.o)
     assert output is not None, "the atlas checked this path"
 
-    def result(raw: Tensor) -> Tensor:
-        weight: Tensor = output.get_parameter("weight")
-        w_o = rearrange(
-            weight.T if block.conv1d else weight, "d_model (head d_head) -> head d_head d_model", head=atlas.n_heads
-        )
-        return einsum(split(raw), w_o, "batch pos head d_head, head d_head d_model -> batch pos head d_model")
-
+    result = partial(_result, output, block, atlas.n_heads)
     bindings.append(Binding(Site("attn.result", layer), Port(block.o, "in"), select=result, computed=True))
     if not atlas.routed_attention:
         return [*bindings, Binding(Site("attn.pattern", layer), Port(block.attn, "out", item=1), computed=True)]
@@ -157,18 +151,14 @@ def _bind_projections(layer: int, block: BlockMap, atlas: Atlas) -> list[Binding
         ]
     port = Port(block.qkv, "out")
 
-    def select(index: int) -> Callable[[Tensor], Tensor]:
-        return lambda raw: split_qkv(raw, block, atlas)[index]
-
-    def insert(index: int) -> Callable[[Tensor, Tensor], Tensor]:
-        def put(raw: Tensor, value: Tensor) -> Tensor:
-            q, k, v = (value if i == index else part for i, part in enumerate(split_qkv(raw, block, atlas)))
-            return merge_qkv(q, k, v, block, atlas)
-
-        return put
-
     return [
-        Binding(Site(f"attn.{name}", layer), port, select=select(i), insert=insert(i)) for i, name in enumerate("qkv")
+        Binding(
+            Site(f"attn.{name}", layer),
+            port,
+            select=partial(_take_fused, block, atlas, i),
+            insert=partial(_put_fused, block, atlas, i),
+        )
+        for i, name in enumerate("qkv")
     ]
 
 
@@ -177,20 +167,15 @@ def _bind_mlp(layer: int, block: BlockMap) -> list[Binding]:
     if block.router:
         bindings.append(Binding(Site("mlp.router", layer), Port(block.router, "out")))
     if block.gate_up:
-        port = Port(block.gate_up, "out")
-
-        def put_gate(raw: Tensor, value: Tensor) -> Tensor:
-            return merge_gate_up(value, split_gate_up(raw, block)[1], block)
-
-        def put_up(raw: Tensor, value: Tensor) -> Tensor:
-            return merge_gate_up(split_gate_up(raw, block)[0], value, block)
-
-        bindings.append(
-            Binding(Site("mlp.pre", layer), port, select=lambda raw: split_gate_up(raw, block)[0], insert=put_gate)
-        )
-        bindings.append(
-            Binding(Site("mlp.pre_linear", layer), port, select=lambda raw: split_gate_up(raw, block)[1], insert=put_up)
-        )
+        bindings += [
+            Binding(
+                Site(kind, layer),
+                Port(block.gate_up, "out"),
+                select=partial(_take_half, block, i),
+                insert=partial(_put_half, block, i),
+            )
+            for i, kind in enumerate(("mlp.pre", "mlp.pre_linear"))
+        ]
     elif block.gate and block.up:
         bindings.append(_plain("mlp.pre", layer, Port(block.gate, "out")))
         bindings.append(_plain("mlp.pre_linear", layer, Port(block.up, "out")))
@@ -207,13 +192,40 @@ def _swap(raw: Tensor) -> Tensor:
 
 
 def _heads(count: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
-    def split(raw: Tensor) -> Tensor:
-        return rearrange(raw, "batch pos (head d_head) -> batch pos head d_head", head=count)
+    return partial(_split_heads, count), _join_heads
 
-    def join(raw: Tensor, value: Tensor) -> Tensor:
-        return value.reshape(raw.shape)
 
-    return split, join
+def _split_heads(count: int, raw: Tensor) -> Tensor:
+    return rearrange(raw, "batch pos (head d_head) -> batch pos head d_head", head=count)
+
+
+def _join_heads(raw: Tensor, value: Tensor) -> Tensor:
+    return value.reshape(raw.shape)
+
+
+def _result(output: nn.Module, block: BlockMap, n_heads: int, raw: Tensor) -> Tensor:
+    weight: Tensor = output.get_parameter("weight")
+    w_o = rearrange(weight.T if block.conv1d else weight, "d_model (head d_head) -> head d_head d_model", head=n_heads)
+    z = _split_heads(n_heads, raw)
+    return einsum(z, w_o, "batch pos head d_head, head d_head d_model -> batch pos head d_model")
+
+
+def _take_fused(block: BlockMap, atlas: Atlas, index: int, raw: Tensor) -> Tensor:
+    return split_qkv(raw, block, atlas)[index]
+
+
+def _put_fused(block: BlockMap, atlas: Atlas, index: int, raw: Tensor, value: Tensor) -> Tensor:
+    q, k, v = (value if i == index else part for i, part in enumerate(split_qkv(raw, block, atlas)))
+    return merge_qkv(q, k, v, block, atlas)
+
+
+def _take_half(block: BlockMap, index: int, raw: Tensor) -> Tensor:
+    return split_gate_up(raw, block)[index]
+
+
+def _put_half(block: BlockMap, index: int, raw: Tensor, value: Tensor) -> Tensor:
+    gate, up = (value if i == index else half for i, half in enumerate(split_gate_up(raw, block)))
+    return merge_gate_up(gate, up, block)
 
 
 def available_sites(bindings: dict[Site, Binding]) -> dict[str, tuple[int | None, ...]]:

@@ -9,6 +9,7 @@ passed over, and rows of the batch that start at a higher layer join when the fo
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -228,26 +229,19 @@ class _Wave:
             path = model.atlas.blocks[layer].block if layer < model.atlas.n_layers else model.final_path
             module = module_at(model.hf, path)
             assert module is not None, "the atlas checked this path"
-            handles.append(module.register_forward_pre_hook(self._join(layer), with_kwargs=True))
+            handles.append(module.register_forward_pre_hook(partial(self._join, layer), with_kwargs=True))
         return handles
 
-    def _join(self, layer: int) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            stream = self.snapshot.stream[layer][[self.prompts[place] for place in self.rows_at[layer]], self.first :]
-            running = args[0] if args else kwargs["hidden_states"]
-            joined = stream if layer == self.lowest else torch.cat([running, stream])
-            return ((joined, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": joined})
-
-        return hook
+    def _join(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        stream = self.snapshot.stream[layer][[self.prompts[place] for place in self.rows_at[layer]], self.first :]
+        running = args[0] if args else kwargs["hidden_states"]
+        joined = stream if layer == self.lowest else torch.cat([running, stream])
+        return ((joined, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": joined})
 
     @contextmanager
     def passing_over(self, model: "Model", n_blocks: int) -> Iterator[None]:
         """While the block runs, the first ``n_blocks`` blocks return their input. Their own forward is restored after."""
-        kind, length = self.snapshot.block_returns
-
-        def identity(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-            return hidden_states if kind is Tensor else (hidden_states, *[None] * (length - 1))
-
+        identity = partial(_identity, self.snapshot.block_returns)
         saved: list[tuple[nn.Module, Any]] = []
         try:
             for block in model.atlas.blocks[:n_blocks]:
@@ -259,6 +253,11 @@ class _Wave:
         finally:
             for module, own in saved:
                 if own is None:
-                    del module.__dict__["forward"]
+                    module.__dict__.pop("forward", None)
                 else:
                     module.__dict__["forward"] = own
+
+
+def _identity(returns: tuple[type, int], /, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+    kind, length = returns
+    return hidden_states if kind is Tensor else (hidden_states, *[None] * (length - 1))

@@ -21,7 +21,7 @@ from tiny_models import EXTRA, FAMILIES, VARIANTS, WINDOW, build, prompt_ids
 REFUSED = ("opt_post_norm",)
 SUPPORTED = tuple(name for name in (*FAMILIES, *VARIANTS, *EXTRA) if name not in REFUSED)
 NOT_ROUTED = {"gptj", "gpt_neo", "codegen", "bloom", "mpt", "falcon", "falcon_new", "falcon_rw"}
-MOE = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss")
+MOE = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss", "granitemoe")
 TOLERANCE = 1e-5  # of the scale of what is compared
 
 
@@ -207,13 +207,7 @@ def test_facts_of_single_families() -> None:
     assert {name for name, block in blocks.items() if block.mlp_has_residual} == {"bloom", "mpt"}
     assert {name for name, block in blocks.items() if block.mlp_overwritten} == {"falcon", "falcon_new"}
     assert {name for name, block in blocks.items() if block.qk_norm == "whole"} == {"olmo2", "olmo3", "olmoe"}
-    assert {name for name, block in blocks.items() if block.experts} == {
-        "mixtral",
-        "qwen2_moe",
-        "qwen3_moe",
-        "olmoe",
-        "gpt_oss",
-    }
+    assert {name for name, block in blocks.items() if block.experts} == set(MOE)
     assert {name for name, block in blocks.items() if block.shared_expert} == {"qwen2_moe"}
     assert {name for name, block in blocks.items() if block.attn_scale != 1} == {"granite", "granitemoe"}
 

@@ -265,7 +265,9 @@ def counted_calls(modules: Sequence[nn.Module]) -> Iterator[list[int]]:
             handle.remove()
 
 
-def filtered_probabilities(logits: list[float], temperature: float, top_k: int | None, top_p: float | None) -> list[float]:
+def filtered_probabilities(
+    logits: list[float], temperature: float, top_k: int | None, top_p: float | None
+) -> list[float]:
     """Temperature, then top-k, then top-p, then renormalised (Holtzman et al. 2020, section 3.1), one token at a time."""
     from math import exp
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.figures import story_heatmap, story_lines
-from interp.report.pack import compact, data_script, difference, pack_figure
+from interp.report.pack import Matrices, compact, data_script, difference, pack_figure
 from report.samples import HOSTILE
 
 ROWS, TOKENS = ["0", "1"], ["a", "b", "c"]
@@ -29,8 +29,9 @@ def apply(base, patch):
 
 
 def test_a_difference_gives_the_figure_back():
-    base = pack_figure(story_heatmap(VALUES, rows=ROWS, tokens=TOKENS, title="norm", log=True))
-    other = pack_figure(story_heatmap(-VALUES, rows=ROWS, tokens=TOKENS, title="cosine", signed=True))
+    matrices = Matrices()
+    base = pack_figure(story_heatmap(VALUES, rows=ROWS, tokens=TOKENS, title="norm", log=True), matrices)
+    other = pack_figure(story_heatmap(-VALUES, rows=ROWS, tokens=TOKENS, title="cosine", signed=True), matrices)
     patch = difference(base, other)
     assert apply(base, patch) == other
     assert "hovertext" not in patch["data"][0]
@@ -38,10 +39,25 @@ def test_a_difference_gives_the_figure_back():
 
 
 def test_layout_differences_are_kept():
-    base = pack_figure(story_lines({"x": VALUES[:, 0]}, rows=ROWS, unit="norm"))
-    other = pack_figure(story_lines({"x": VALUES[:, 0]}, rows=ROWS, unit="cosine", limits=(-1.0, 1.0)))
+    base = pack_figure(story_lines({"x": VALUES[:, 0]}, rows=ROWS, unit="norm"), Matrices())
+    other = pack_figure(story_lines({"x": VALUES[:, 0]}, rows=ROWS, unit="cosine", limits=(-1.0, 1.0)), Matrices())
     assert set(difference(base, other)) == {"layout"}
     assert apply(base, difference(base, other)) == other
+
+
+def test_a_matrix_is_held_once():
+    matrices = Matrices()
+    assert matrices.reference(VALUES) == matrices.reference(VALUES.copy()) == {"matrix": 0}
+    assert matrices.reference(-VALUES) == {"matrix": 1}
+    assert matrices.packed[1] == compact(-VALUES)
+    assert matrices.compact({"z": VALUES, "x": VALUES[0]}) == {"z": {"matrix": 0}, "x": compact(VALUES[0])}
+
+
+def test_a_logarithm_is_left_to_the_page():
+    matrices = Matrices()
+    (trace,) = pack_figure(story_heatmap(VALUES, rows=ROWS, tokens=TOKENS, title="norm", log=True), matrices)["data"]
+    assert "z" not in trace
+    assert matrices.packed[trace["customdata"]["matrix"]] == compact(VALUES)
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True))

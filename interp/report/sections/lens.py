@@ -120,11 +120,9 @@ def _trajectory(result: Any, rows: Rows, prompt: str) -> Picture:
         names = [targets[-1], other][: len(arrays)]
         series = {name: array[:, -1] for name, array in zip(names, arrays, strict=True)}
         figure = target_trajectory(series, rows=rows.labels, unit=unit, log=log, limits=limits)
-        frames = []
-        for pos, target in enumerate(targets):
-            frame = [trajectory_values(array[:, pos], log=log) for array in arrays]
-            frames.append([frame[0] | {"name": short(target, 40)}, *frame[1:]])
-        versions[switch] = Version(figure=figure, frames=frames, x=_axis(rows))
+        follow = [trajectory_values(array, log=log) for array in arrays]
+        follow[0]["name"] = [short(target, 40) for target in targets]
+        versions[switch] = Version(figure=figure, follow=follow, x=_axis(rows))
     return Picture(
         versions=versions,
         caption="The target at the selected token, from the first layer to the last.",

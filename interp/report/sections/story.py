@@ -87,8 +87,8 @@ def _lines(result: Any, prompt: str) -> Picture:
         figure = story_lines(
             last, rows=[str(layer) for layer in layers], unit=unit, log=norm, limits=None if norm else (-1.05, 1.05)
         )
-        frames = [[{"y": array[:, pos]} for array in values.values()] for pos in range(len(result.tokens))]
-        versions[words] = Version(figure=figure, frames=frames, x=_layer_axis(result))
+        follow = [{"y": array} for array in values.values()]
+        versions[words] = Version(figure=figure, follow=follow, x=_layer_axis(result))
     return Picture(
         versions=versions,
         caption="The selected token, layer by layer: the stream and the two updates written to it.",

@@ -1,0 +1,212 @@
+"""The page in a real browser: no request, no complaint, pictures drawn, views linked, hostile text harmless."""
+
+import time
+
+import pytest
+
+from interp.report import report
+from interp.tokens import visible
+from report import samples
+from report.chromium import EXECUTABLE, Page
+from report.samples import HOSTILE
+
+pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="there is no chromium on this machine")
+
+DRAWN = "document.querySelectorAll('[data-drawn]').length"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Page() as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "page.html"
+    report(samples.all_results(layers=12)).save(path)
+    return path
+
+
+@pytest.fixture
+def page(browser, path) -> Page:
+    browser.resize(1280, 900)
+    browser.dark(False)
+    browser.open(path)
+    browser.until("typeof Plotly === 'object'")
+    return browser
+
+
+def draw_all(page: Page) -> None:
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    page.until(f"{DRAWN} === document.querySelectorAll('.plot').length")
+
+
+def outside(page: Page) -> list[str]:
+    """The requests that leave the page; plotly makes heatmaps out of data: images in it."""
+    return [url for url in page.requests[1:] if not url.startswith(("data:", "blob:"))]
+
+
+def test_first_picture_soon_no_request_no_complaint(browser, path):
+    start = time.monotonic()
+    browser.open(path)
+    browser.until(f"{DRAWN} > 0")
+    assert time.monotonic() - start < 10  # 2 s on an idle machine
+    draw_all(browser)
+    assert browser.requests[0] == path.as_uri()
+    assert outside(browser) == []
+    assert browser.problems == []
+
+
+def test_the_policy_blocks_what_the_page_does_not_need(page):
+    blocked = "new Promise(done => {{ const node = document.createElement('{tag}'); {use}; document.body.append(node);{tail} }})"
+    image = blocked.format(
+        tag="img", use="node.src = 'http://localhost:9/x.png'; node.onerror = () => done('stopped')", tail=""
+    )
+    assert page.run(image) == "stopped"
+    script = blocked.format(
+        tag="script", use="node.textContent = 'window.ran = 1'", tail=" done(window.ran || 'stopped')"
+    )
+    assert page.run(script) == "stopped"
+    assert page.run("fetch('http://localhost:9/').catch(() => 'stopped')") == "stopped"
+    assert any("Content Security Policy" in problem for problem in page.problems)
+
+
+def test_the_mode_bar_offers_no_cloud(page):
+    draw_all(page)
+    titles = page.run(
+        "[...document.querySelectorAll('.modebar-btn')].map(node => node.dataset.title || node.ariaLabel || '')"
+    )
+    assert titles
+    assert not [
+        title for title in titles if any(word in title.lower() for word in ("share", "cloud", "plotly", "edit"))
+    ]
+
+
+def test_choosing_a_token_moves_every_view(page):
+    draw_all(page)
+    before = page.run("document.querySelector('#lens .picture:last-of-type .plot').data[0].y[3]")
+    page.run("document.querySelector('.pick[data-pos=\"2\"]').click()")
+    assert page.run("document.getElementById('select-token').value") == "p0:2"
+    assert page.run("document.querySelector('tr.chosen td').textContent") == "2"
+    assert page.run("document.querySelector('.linked .where').textContent").endswith("(position 2)")
+    page.until("document.querySelector('#story .plot').layout.shapes[0].x0 === 1.5")
+    after = page.run("document.querySelector('#lens .picture:last-of-type .plot').data[0].y[3]")
+    expected = samples.lens(layers=12).target_log_prob_nats[3, 2].exp().item()
+    assert after == pytest.approx(expected, rel=1e-3) != before
+
+
+def test_the_layer_slider_moves_every_view(page):
+    draw_all(page)
+    page.run("{ const s = document.getElementById('select-layer'); s.value = 4; s.dispatchEvent(new Event('input')); }")
+    assert page.run("document.getElementById('shown-layer').textContent") == "4"
+    page.until("document.querySelector('#lens .plot').layout.shapes[0].y0 === 3.5")
+    story = samples.story(layers=12)
+    cells = page.run("[...document.querySelectorAll('#story .linked tbody tr')[1].cells].map(cell => cell.textContent)")
+    assert cells[0] == "MLP"
+    assert float(cells[1]) == pytest.approx(float(story.mlp_norm[4, -1]), rel=6e-3)
+    words = [visible(story.vocabulary[str(int(number))]) for number in story.mlp_promoted_ids[4, -1]]
+    assert cells[4].split() == words
+
+
+def test_clicking_a_cell_selects_it(page):
+    page.run("document.querySelector('#lens .plot').scrollIntoView({ block: 'start', behavior: 'instant' })")
+    page.until("document.querySelector('#lens .plot').dataset.drawn === 'true'")
+    box = page.run(
+        "(({ left, top, width, height }) => [left, top, width, height])(document.querySelector('#lens .nsewdrag').getBoundingClientRect())"
+    )
+    left, top, width, height = box
+    columns, layers = len(samples.PIECES), 12
+    page.click(left + width * 1.5 / columns, top + height * (layers - 7.5) / layers)
+    page.until("document.getElementById('select-token').value === 'p0:1'", 10)
+    assert page.run("document.getElementById('shown-layer').textContent") == "7"
+
+
+def test_switches_change_what_a_picture_shows(page):
+    draw_all(page)
+    page.run(
+        "[...document.querySelectorAll('#lens .switch button')].find(b => b.textContent === 'Target rank').click()"
+    )
+    page.until("document.querySelector('#lens .plot').data[0].colorbar.title.text.startsWith('rank')")
+    z = page.run("document.querySelector('#lens .plot').data[0].z[2][3]")
+    rank = int(samples.lens(layers=12).target_rank[2, 3])
+    assert 10**z - 1 == pytest.approx(rank, rel=1e-3)
+    page.run(
+        "{ const m = document.querySelector('#story select'); m.value = 3; m.dispatchEvent(new Event('change')); }"
+    )
+    page.until("document.querySelector('#story .plot').data[0].zmin === -1")
+
+
+def test_every_picture_opens_as_a_table(page):
+    page.run("document.querySelectorAll('details').forEach(node => { node.open = true; })")
+    page.until("[...document.querySelectorAll('details .scroll')].every(node => node.querySelector('td'))")
+    rows = page.run("[...document.querySelectorAll('#lens details tbody tr')].map(r => r.cells[0].textContent)")
+    assert rows[:12] == [str(layer) for layer in range(11, -1, -1)]
+    head = page.run("[...document.querySelectorAll('#lens details thead th')].map(c => c.textContent)")
+    assert head[1] == "0 The"
+    norms = page.run("[...document.querySelectorAll('#embeddings details tbody tr')].map(r => r.cells[1].textContent)")
+    expected = samples.story(layers=12).embed_norm.tolist()
+    assert [float(text) for text in norms] == pytest.approx(expected, rel=6e-4)
+
+
+def test_dark_mode_follows_the_system(page):
+    draw_all(page)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    ink = "document.querySelector('.plot')._fullLayout.font.color"
+    light = page.run(ground), page.run(ink)
+    page.dark(True)
+    page.until(f"{ink} !== '{light[1]}'")
+    assert page.run(ground) != light[0]
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1600])
+def test_no_sideways_scrolling(page, width):
+    page.resize(width, 844)
+    draw_all(page)
+    page.until(f"document.documentElement.scrollWidth <= {width}")
+
+
+def test_long_prompts_stay_quick(browser, tmp_path):
+    pieces = tuple(f" w{index}" for index in range(200))
+    report([samples.lens(pieces, layers=12), samples.story(pieces, layers=12)]).save(tmp_path / "long.html")
+    browser.open(tmp_path / "long.html")
+    browser.until("typeof Plotly === 'object'")
+    draw_all(browser)
+    took = browser.run(
+        "(() => { const start = performance.now(); document.querySelector('.pick[data-pos=\"7\"]').click();"
+        " return performance.now() - start; })()"
+    )
+    assert took < 1500  # 300 ms on an idle machine
+    assert browser.problems == []
+
+
+def test_hostile_text_does_nothing_and_is_shown(browser, tmp_path):
+    pieces = tuple(HOSTILE)
+    everything = " ".join(HOSTILE)
+    where = samples.provenance(model=everything, command=everything, architecture=HOSTILE[0])
+    results = [
+        samples.lens(pieces, HOSTILE, layers=3, provenance=where),
+        samples.attribution(pieces, layers=3, provenance=where, target_piece=HOSTILE[0]),
+        samples.story(pieces, HOSTILE, layers=3, provenance=where),
+    ]
+    report(results, title=everything).save(tmp_path / "hostile.html")
+    browser.resize(1280, 900)
+    browser.open(tmp_path / "hostile.html")
+    browser.until("typeof Plotly === 'object'")
+    draw_all(browser)
+    browser.run("document.querySelectorAll('details').forEach(node => { node.open = true; })")
+    for pos in range(len(pieces)):
+        browser.run(f"document.querySelector('.pick[data-pos=\"{pos}\"]').click()")
+    browser.until("[...document.querySelectorAll('details .scroll')].every(node => node.querySelector('td'))")
+    assert browser.run("window.harm") is None
+    assert browser.problems == []
+    assert outside(browser) == []
+    assert (
+        browser.run("document.querySelectorAll('main script, main iframe, main img, main base, .plot a').length") == 0
+    )
+    shown = browser.run("document.querySelector('main').textContent")
+    for text in HOSTILE:
+        assert visible(text) in shown
+    ticks = browser.run("[...document.querySelectorAll('#logits .ytick text')].map(node => node.textContent)")
+    for tick, text in zip(ticks, HOSTILE, strict=False):
+        assert tick == (visible(text) if len(visible(text)) <= 14 else visible(text)[:13] + "…")
