@@ -44,7 +44,7 @@ docs: $(VENV)/.installed-dev ## Write docs/commands.md and docs/api.md from the 
 	$(BIN)/python docs/reference.py
 
 atlas: $(VENV)/.installed-dev ## Regenerate the shipped map of the common model families from TransformerLens
-	$(BIN)/python -m interp.models.atlas_data
+	$(BIN)/python -m interp.models.atlas_from_tl
 
 clean: ## Remove what tests and tools left behind (keeps .venv and the model cache)
 	rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis report.html

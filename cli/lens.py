@@ -1,5 +1,6 @@
 """``interp lens``: what each layer would answer if it were the last."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -48,6 +49,10 @@ def lens(
     position: Annotated[
         int, typer.Option("--position", "-p", metavar="N", help="Position to show; negative counts from the end.")
     ] = -1,
+    tuned: Annotated[
+        Path | None,
+        typer.Option("--tuned", metavar="FILE", help="Read through a tuned lens that fit_tuned_lens made and saved."),
+    ] = None,
     chat: Chat = False,
     system: System = None,
     seed: Seed = 0,
@@ -71,8 +76,10 @@ def lens(
     shown = opened.tokens(asked).position(position)
 
     from interp.analyzers.logit_lens import logit_lens
+    from interp.analyzers.tuned_lens import TunedLens
 
-    result = logit_lens(opened, asked, target=target, sites=site, top_k=top_k)
+    fitted = None if tuned is None else TunedLens.load(tuned)
+    result = logit_lens(opened, asked, target=target, sites=site, top_k=top_k, lens=fitted)
     if output is not None:
         save_result(result, output)
     payload = {"position": shown, "result": result.to_json()}

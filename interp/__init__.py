@@ -11,26 +11,37 @@ from typing import TYPE_CHECKING, Any
 from interp._version import __version__
 
 if TYPE_CHECKING:
-    from interp.errors import (
-        InterpError,
-        MemoryLimitError,
-        ModelError,
-        NumericsError,
-        UsageError,
-        VerificationError,
-    )
+    from interp.analyzers.direct_logit_attribution import direct_logit_attribution
+    from interp.analyzers.logit_lens import logit_lens
+    from interp.analyzers.residual_story import residual_story
+    from interp.analyzers.tuned_lens import TunedLens, fit_tuned_lens
+    from interp.errors import InterpError, MemoryLimitError, ModelError, NumericsError, UsageError, VerificationError
+    from interp.interventions import Apply, MeanAblate, Patch, Scale, Steer, ZeroAblate
     from interp.prompts import Conversation, Fact
     from interp.report.page import report
     from interp.results import load_result
     from interp.runner.model import Model, load
+    from interp.runner.plan import Capture
 
 _HOME = {
     "load": "interp.runner.model",
     "Model": "interp.runner.model",
-    "report": "interp.report.page",
-    "load_result": "interp.results",
+    "Capture": "interp.runner.plan",
+    "Patch": "interp.interventions",
+    "ZeroAblate": "interp.interventions",
+    "MeanAblate": "interp.interventions",
+    "Steer": "interp.interventions",
+    "Scale": "interp.interventions",
+    "Apply": "interp.interventions",
     "Conversation": "interp.prompts",
     "Fact": "interp.prompts",
+    "residual_story": "interp.analyzers.residual_story",
+    "logit_lens": "interp.analyzers.logit_lens",
+    "direct_logit_attribution": "interp.analyzers.direct_logit_attribution",
+    "fit_tuned_lens": "interp.analyzers.tuned_lens",
+    "TunedLens": "interp.analyzers.tuned_lens",
+    "report": "interp.report.page",
+    "load_result": "interp.results",
     "InterpError": "interp.errors",
     "UsageError": "interp.errors",
     "ModelError": "interp.errors",
@@ -44,10 +55,22 @@ __all__ = [
     "__version__",
     "load",
     "Model",
-    "report",
-    "load_result",
+    "Capture",
+    "Patch",
+    "ZeroAblate",
+    "MeanAblate",
+    "Steer",
+    "Scale",
+    "Apply",
     "Conversation",
     "Fact",
+    "residual_story",
+    "logit_lens",
+    "direct_logit_attribution",
+    "fit_tuned_lens",
+    "TunedLens",
+    "report",
+    "load_result",
     "InterpError",
     "UsageError",
     "ModelError",

@@ -4,8 +4,9 @@ Tokens are the model's interface: everything an analyzer shows is labelled by th
 """
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from interp.errors import UsageError, out_of_range
@@ -77,11 +78,15 @@ def tokenize(tokenizer: Any, prompt: PromptLike) -> Tokens:
 
 def from_ids(tokenizer: Any, ids: Any) -> Tokens:
     """Tokens from ids that are already there: a sequence of integers or a tensor of one dimension."""
-    values = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    values = ids.tolist() if hasattr(ids, "tolist") else ids
+    if isinstance(values, Mapping) or not isinstance(values, Iterable):
+        raise UsageError(f"a prompt is text, a Conversation or a sequence of token ids, got {type(ids).__name__}")
+    values = list(values)
     if not values:
         raise UsageError("the prompt is empty; give at least one token id")
-    if not all(isinstance(value, int) for value in values):
+    if not all(isinstance(value, Integral) and not isinstance(value, bool) for value in values):
         raise UsageError("token ids must be a flat sequence of integers (for several prompts pass a list of them)")
+    values = [int(value) for value in values]
     pieces = decode_pieces(tokenizer, values)
     spans, start = [], 0
     for piece in pieces:

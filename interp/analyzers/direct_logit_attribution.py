@@ -175,9 +175,7 @@ def _contributions(model: Model, run: Run, reader: LogitReader) -> tuple[tuple[s
     return tuple(names), torch.stack(values)
 
 
-def _heads(
-    model: Model, run: Run, reader: LogitReader
-) -> tuple[Float[Tensor, "layer head"], Float[Tensor, " layer"]]:
+def _heads(model: Model, run: Run, reader: LogitReader) -> tuple[Float[Tensor, "layer head"], Float[Tensor, " layer"]]:
     """What each head adds, and what the output bias (and a norm after attention) adds in each layer."""
     heads, biases = [], []
     for layer, block in enumerate(model.atlas.blocks):

@@ -198,9 +198,7 @@ def chosen_id(model: Model, target: str | int) -> int:
     """The id of a target token, in range; a hint goes to the model's listener where a leading space seems to be missing."""
     chosen = target_id(model.tokenizer, target)
     if not 0 <= chosen < model.unembedding.weight.shape[0]:
-        raise UsageError(
-            f"the target id {chosen} is out of range; valid: 0 to {model.unembedding.weight.shape[0] - 1}"
-        )
+        raise UsageError(f"the target id {chosen} is out of range; valid: 0 to {model.unembedding.weight.shape[0] - 1}")
     hint = leading_space_hint(model.tokenizer, target)
     if hint:
         model.notify(hint)

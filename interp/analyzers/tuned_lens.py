@@ -48,7 +48,9 @@ class TunedLens(Result):
         """Raises UsageError where the lens does not fit the model or the sites to read."""
         other = next((site for site in sites if site.kind != "resid_post"), None)
         if other is not None:
-            raise UsageError(f"a tuned lens reads resid_post only, not {other.kind}; leave lens out or ask for resid_post")
+            raise UsageError(
+                f"a tuned lens reads resid_post only, not {other.kind}; leave lens out or ask for resid_post"
+            )
         shape = (model.atlas.n_layers, model.atlas.d_model)
         if tuple(self.bias.shape) != shape:
             raise UsageError(
@@ -62,7 +64,9 @@ class TunedLens(Result):
                 "fit one with interp.fit_tuned_lens(model, texts)"
             )
 
-    def apply(self, normed: Float[Tensor, "layer pos d_model"], layers: Sequence[int]) -> Float[Tensor, "layer pos d_model"]:
+    def apply(
+        self, normed: Float[Tensor, "layer pos d_model"], layers: Sequence[int]
+    ) -> Float[Tensor, "layer pos d_model"]:
         """Normed streams after these layers, translated."""
         index = torch.tensor(list(layers))
         out = translate(normed, self.weight[index].to(normed.device), self.bias[index].to(normed.device))

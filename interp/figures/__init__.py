@@ -3,7 +3,7 @@
 Labels are readable text (as ``Tokens.labels`` gives it); equal labels stay apart because they sit at integer positions.
 """
 
-from interp.figures.attribution import attribution_bars, attribution_by_layer
+from interp.figures.attribution import attribution_bars, attribution_by_layer, attribution_heads
 from interp.figures.lens import MEASURES, lens_heatmap, target_trajectory, trajectory_values
 from interp.figures.logits import logits_bar
 from interp.figures.story import story_heatmap, story_lines, token_bars
@@ -12,6 +12,7 @@ __all__ = [
     "MEASURES",
     "attribution_bars",
     "attribution_by_layer",
+    "attribution_heads",
     "lens_heatmap",
     "logits_bar",
     "story_heatmap",

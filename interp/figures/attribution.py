@@ -34,6 +34,31 @@ def attribution_bars(
     )
 
 
+def attribution_heads(values: Float[np.ndarray, "layer head"]) -> go.Figure:
+    """What each head adds to the logit: layers upwards, heads from left to right, in a diverging scale centred on zero."""
+    layers, heads = values.shape
+    finite = np.abs(values[np.isfinite(values)])
+    limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+    trace = go.Heatmap(
+        z=values,
+        zmin=-limit,
+        zmax=limit,
+        colorscale=style.DIVERGING,
+        colorbar={"title": {"text": "logit", "side": "right"}, "thickness": 10, "outlinewidth": 0},
+        xgap=1,
+        ygap=1,
+        meta={"signed": True},
+        hovertext=[[f"<b>L{layer}H{head}</b>" for head in range(heads)] for layer in range(layers)],
+        hovertemplate="%{hovertext}: %{z:+.4f}<extra></extra>",
+    )
+    return style.figure(
+        [trace],
+        height=110 + 15 * max(layers, 8),
+        xaxis=style.index_axis([str(head) for head in range(heads)], title="head", automargin=True),
+        yaxis=style.index_axis([str(layer) for layer in range(layers)], title="layer", automargin=True),
+    )
+
+
 def attribution_by_layer(
     series: Mapping[str, Float[np.ndarray, "layer"]],
     rows: Sequence[str],

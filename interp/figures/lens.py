@@ -44,11 +44,13 @@ def lens_heatmap(
     tokens: Sequence[str],
     top_tokens: Sequence[Sequence[Sequence[str]]],
     top_probs: Float[np.ndarray, "layer pos k"],
+    positions: Sequence[int] | None = None,
 ) -> go.Figure:
     """The logit lens as a heatmap: rows are layers (the last one on top), columns are tokens (nostalgebraist 2020).
 
     ``measure`` is a key of ``MEASURES`` and says what ``values`` are. A cell shows its top token where there is room; hovering lists
     the best three with their probabilities. ``tokens`` and ``top_tokens`` are readable labels; they are escaped here.
+    ``positions`` are the places of ``tokens`` in the prompt, where they are not all of it.
     Raises UsageError for an unknown measure.
     """
     if measure not in MEASURES:
@@ -74,7 +76,7 @@ def lens_heatmap(
         texttemplate="%{text}" if len(tokens) <= _TEXT_COLUMNS else None,
         textfont={"size": 10.5},
         meta={"log": "log10(1 + value)"} if look.log else None,
-        hovertext=_hover(rows, tokens, top_tokens, top_probs),
+        hovertext=_hover(rows, tokens, positions or range(len(tokens)), top_tokens, top_probs),
         customdata=finite if look.log else None,
         hovertemplate=f"%{{hovertext}}<br>{look.title}: %{{{'customdata' if look.log else 'z'}:.4~g}}<extra></extra>",
     )
@@ -143,6 +145,7 @@ def _limits(shown: Float[np.ndarray, "layer pos"], look: Measure) -> tuple[float
 def _hover(
     rows: Sequence[str],
     tokens: Sequence[str],
+    positions: Sequence[int],
     top_tokens: Sequence[Sequence[Sequence[str]]],
     top_probs: Float[np.ndarray, "layer pos k"],
 ) -> list[list[str]]:
@@ -153,6 +156,8 @@ def _hover(
         for pos, token in enumerate(tokens):
             best = list(zip(top_tokens[layer][pos], top_probs[layer, pos], strict=True))[:_HOVERED]
             ranked = [f"{prob:.3f}  {style.short(name, 24)}" for name, prob in best]
-            line.append("<br>".join([f"<b>{style.safe(row)}</b> after {style.short(token, 24)} ({pos})", *ranked]))
+            line.append(
+                "<br>".join([f"<b>{style.safe(row)}</b> after {style.short(token, 24)} ({positions[pos]})", *ranked])
+            )
         texts.append(line)
     return texts

@@ -44,7 +44,9 @@ class LogitReader:
         )
 
 
-def read_logit(stream: Float[Tensor, " d_model"], norm: Norm | None, unembedding: Unembedding, target: int) -> LogitReader:
+def read_logit(
+    stream: Float[Tensor, " d_model"], norm: Norm | None, unembedding: Unembedding, target: int
+) -> LogitReader:
     """How token ``target``'s logit, before any softcap, reads the stream, with the final norm's divisor fixed at that of ``stream``.
 
     ``norm`` is None for a model without a final norm.

@@ -5,7 +5,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def top_lowest_first(values: Float[Tensor, "row d_vocab"], k: int) -> tuple[Float[Tensor, "row k"], Int[Tensor, "row k"]]:
+def top_lowest_first(
+    values: Float[Tensor, "row d_vocab"], k: int
+) -> tuple[Float[Tensor, "row k"], Int[Tensor, "row k"]]:
     """The ``k`` greatest of each row, best first, with their columns; among equal values the lower column comes first.
 
     ``torch.topk`` leaves the order of equal values open, so rows where it matters are sorted stably instead.

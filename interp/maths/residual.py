@@ -94,7 +94,9 @@ def _pushed(rows: Float[Tensor, "row d_model"], unembedding: Unembedding, k: int
         up.update(torch.nn.functional.pad(logits, (0, spare), value=-torch.inf))
         down.update(torch.nn.functional.pad(-logits, (0, spare), value=-torch.inf))
     if not torch.isfinite(up.greatest() + down.greatest()).all():
-        raise NumericsError("an update of the residual stream has NaN or infinite logits; check the weights, or use dtype='float32'")
+        raise NumericsError(
+            "an update of the residual stream has NaN or infinite logits; check the weights, or use dtype='float32'"
+        )
     promoted, promoted_ids = up.best()
     suppressed, suppressed_ids = down.best()
     return PushedTokens(

@@ -24,7 +24,8 @@ from interp.errors import NumericsError, UsageError
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Translators:
     """``x -> x weightᵀ + bias`` for each layer, between normed streams. ``explained`` is the share of the final state's variance over the
-    fitted text that the translated stream explains (1 is all; below 0 is worse than the mean)."""
+    fitted text that the translated stream explains (1 is all; below 0 is worse than the mean).
+    """
 
     weight: Float[Tensor, "layer d_model d_model"]
     bias: Float[Tensor, "layer d_model"]

@@ -5,19 +5,38 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from interp.report.markup import Child
+from interp.tokens import Tokens
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """The tokens that results on the page are about, with their places in the prompt."""
+
+    tokens: Tokens
+    positions: tuple[int, ...]
+
+    @classmethod
+    def of(cls, result: Any) -> "Prompt | None":
+        """The prompt of a result; None for a result that has no tokens."""
+        tokens = getattr(result, "tokens", None)
+        if not isinstance(tokens, Tokens):
+            return None
+        return cls(tokens=tokens, positions=tuple(getattr(result, "positions", range(len(tokens)))))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
-    """A small table, written into the page as HTML. ``numeric`` columns (by index) are set flush right."""
+    """A table, written into the page as HTML. ``numeric`` columns (by index) are set flush right."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Child]]
     numeric: frozenset[int] = frozenset()
-    caption: str | None = None
+    caption: Child | None = None
+    long: bool = False
+    """Whether it may be so long that it scrolls by itself."""
     follows: str | None = None
     """The prompt whose selected token marks a row, where rows are its tokens."""
 
@@ -69,7 +88,7 @@ class LinkedTable:
     prompt: str
 
 
-Block: TypeAlias = "Child | Table | Picture | LinkedTable"
+Block: TypeAlias = Child | Table | Picture | LinkedTable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ class Html:
     text: str
 
 
-Child: TypeAlias = "str | Html"
+Child: TypeAlias = str | Html
 
 _TERM = re.compile(r"\[\[([^\]|]+)(?:\|([^\]]+))?\]\]")
 _VOID = frozenset({"br", "hr", "input", "meta"})

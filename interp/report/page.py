@@ -12,7 +12,7 @@ from typing import Any
 
 from interp.errors import UsageError, unknown
 from interp.files import write_bytes
-from interp.report.blocks import Finding, Section
+from interp.report.blocks import Finding, Prompt, Section
 from interp.report.markup import Html, element, join, quoted, terms_in
 from interp.report.pack import data_script
 from interp.report.render import Renderer
@@ -20,7 +20,7 @@ from interp.report.sections import BUILDERS, glossary, provenance, tokens
 from interp.report.sections.answer import answer_of
 from interp.report.sections.glossary import TERMS
 from interp.results import Result
-from interp.tokens import Tokens, visible
+from interp.tokens import visible
 
 PLOTLY_BUNDLE = "vendor/plotly-cartesian.min.js.gz"
 _FINDINGS = 5
@@ -57,7 +57,7 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
     sections.append(glossary.build(_used_terms(sections)))
     renderer = Renderer()
     body = [renderer.section(section, number) for number, section in enumerate(sections, start=1)]
-    labels = {key: list(prompt.labels) for key, prompt in prompts.items()}
+    labels = {key: {"labels": prompt.tokens.labels, "positions": prompt.positions} for key, prompt in prompts.items()}
     kind, data = data_script({"blocks": renderer.data, "matrices": renderer.matrices.packed, "prompts": labels})
     script = _asset("script.js")
     plotly = _plotly()
@@ -77,21 +77,21 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
     return Report(re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html")))
 
 
-def _prompts(results: Sequence[Result]) -> dict[str, Tokens]:
+def _prompts(results: Sequence[Result]) -> dict[str, Prompt]:
     """The distinct prompts of the results, under the keys that the page knows them by."""
-    distinct: list[Tokens] = []
+    distinct: list[Prompt] = []
     for result in results:
-        prompt = getattr(result, "tokens", None)
-        if isinstance(prompt, Tokens) and prompt not in distinct:
+        prompt = Prompt.of(result)
+        if prompt is not None and prompt not in distinct:
             distinct.append(prompt)
     return {f"p{index}": prompt for index, prompt in enumerate(distinct)}
 
 
-def _sections(results: Sequence[Result], prompts: Mapping[str, Tokens]) -> list[Section]:
+def _sections(results: Sequence[Result], prompts: Mapping[str, Prompt]) -> list[Section]:
     """All sections in the order the data moves; those of several prompts say which, and every name is made unique."""
     found = [(key, tokens.build(prompt, key)) for key, prompt in prompts.items()]
     for result in results:
-        key = next((key for key, prompt in prompts.items() if prompt == getattr(result, "tokens", None)), "")
+        key = next((key for key, prompt in prompts.items() if prompt == Prompt.of(result)), "")
         found += [(key, section) for build in BUILDERS[result.kind] if (section := build(result, key)) is not None]
     found.append(("", provenance.build(results)))
     found.sort(key=lambda pair: pair[1].place)
@@ -120,13 +120,13 @@ def _used_terms(sections: Sequence[Section]) -> set[str]:
     return used
 
 
-def _head(results: Sequence[Result], prompts: Mapping[str, Tokens], sections: Sequence[Section]) -> Html:
+def _head(results: Sequence[Result], prompts: Mapping[str, Prompt], sections: Sequence[Section]) -> Html:
     """The prompt with the model's answer, one line on where it comes from, and the most notable measured facts."""
     origin = results[0].provenance
     parts = [element("p", "interp", " · ", quoted(origin.model), class_="overline")]
-    for key, prompt in prompts.items():
-        answer = answer_of([result for result in results if getattr(result, "tokens", None) == prompt])
-        heading = [element("span", quoted(prompt.text.strip(" ")), class_="prompt")]
+    for key, prompt in _by_text(prompts).items():
+        answer = answer_of([result for result in results if _same_text(result, prompt)])
+        heading = [element("span", quoted(prompt.tokens.text.strip(" ")), class_="prompt")]
         if answer is not None:
             heading += [
                 " ",
@@ -151,6 +151,19 @@ def _head(results: Sequence[Result], prompts: Mapping[str, Tokens], sections: Se
     return join([*parts, element("ul", *items, class_="findings")] if items else parts, "\n")
 
 
+def _by_text(prompts: Mapping[str, Prompt]) -> dict[str, Prompt]:
+    """Of prompts that differ only in the positions shown, the first."""
+    texts: dict[str, str] = {}
+    for key, prompt in prompts.items():
+        texts.setdefault(prompt.tokens.text, key)
+    return {key: prompts[key] for key in texts.values()}
+
+
+def _same_text(result: Result, prompt: Prompt) -> bool:
+    own = Prompt.of(result)
+    return own is not None and own.tokens.text == prompt.tokens.text
+
+
 def _rank(pair: tuple[Finding, Section]) -> int:
     return pair[0].rank
 
@@ -160,12 +173,12 @@ def _contents(sections: Sequence[Section]) -> Html:
     return element("ol", *links)
 
 
-def _title(results: Sequence[Result], prompts: Mapping[str, Tokens]) -> str:
+def _title(results: Sequence[Result], prompts: Mapping[str, Prompt]) -> str:
     model = visible(results[0].provenance.model)
     first = next(iter(prompts.values()), None)
     if first is None:
         return f"{model} · interp"
-    text = visible(first.text)
+    text = visible(first.tokens.text)
     return f"{text if len(text) <= 60 else text[:59] + '…'} · {model} · interp"
 
 

@@ -85,11 +85,11 @@ def table(block: Table) -> Html:
     ]
     caption = [element("caption", block.caption)] if block.caption else []
     body = element("table", *caption, element("thead", element("tr", *heads)), element("tbody", *rows))
-    label = block.caption or "Table"
+    label = block.caption if isinstance(block.caption, str) else "Table"
     return element(
         "div",
         body,
-        class_="scroll table long" if block.follows else "scroll table",
+        class_="scroll table long" if block.long else "scroll table",
         tabindex=0,
         role="group",
         aria_label=label,

@@ -167,8 +167,11 @@
 
   // ---- The table behind each picture ----
 
+  // The tokens of a prompt, each with its position.
+  const named = (prompt) => prompts[prompt].labels.map((label, index) => `${prompts[prompt].positions[index]} ${label}`);
+
   function axisLabels(axis, layoutAxis, prompt) {
-    if (axis && axis.of === "token") return prompts[prompt].map((label, pos) => `${pos} ${label}`);
+    if (axis && axis.of === "token") return named(prompt);
     if (axis) return axis.labels;
     return (layoutAxis.ticktext || []).map(plain);
   }
@@ -281,7 +284,7 @@
     const pos = selection.tokens[spec.prompt];
     const at = spec.layers.indexOf(selection.layer);
     const where = node.querySelector(".where");
-    where.replaceChildren(`Layer ${selection.layer}, `, make("span", prompts[spec.prompt][pos], "tok"), ` (position ${pos})`);
+    where.replaceChildren(`Layer ${selection.layer}, `, make("span", prompts[spec.prompt].labels[pos], "tok"), ` (position ${prompts[spec.prompt].positions[pos]})`);
     const table = make("table");
     const head = table.createTHead().insertRow();
     for (const column of spec.columns) {
@@ -312,13 +315,13 @@
     const menu = byId("select-token");
     const keys = Object.keys(prompts);
     for (const key of keys) {
-      selection.tokens[key] = prompts[key].length - 1;
+      selection.tokens[key] = prompts[key].labels.length - 1;
       const group = keys.length > 1 ? make("optgroup") : menu;
       if (group !== menu) {
         group.label = `prompt ${keys.indexOf(key) + 1}`;
         menu.append(group);
       }
-      prompts[key].forEach((label, pos) => group.append(new Option(`${pos} ${label}`, `${key}:${pos}`)));
+      named(key).forEach((name, pos) => group.append(new Option(name, `${key}:${pos}`)));
     }
     if (keys.length) menu.value = `${keys[0]}:${selection.tokens[keys[0]]}`;
     menu.addEventListener("change", () => {

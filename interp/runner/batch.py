@@ -1,7 +1,8 @@
 """Prompts side by side, padded on the right: causal attention never looks there, so real positions compute as if alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,7 +37,8 @@ class Batch:
     @classmethod
     def of(cls, model: "Model", prompts: Any) -> "Batch":
         """From one prompt or a list of prompts; each may be text, a conversation, token ids, or tokens made before."""
-        items = [prompts] if is_single_prompt(prompts) else list(prompts)
+        single = is_single_prompt(prompts) or isinstance(prompts, Mapping) or not isinstance(prompts, Iterable)
+        items = [prompts] if single else list(prompts)
         if not items:
             raise UsageError("there is no prompt; give at least one")
         tokens = tuple(tokens_of(model, item) for item in items)
@@ -49,9 +51,9 @@ def is_single_prompt(prompts: Any) -> bool:
     """Whether this is one prompt rather than a list of them."""
     if isinstance(prompts, str | Conversation | Tokens):
         return True
-    if isinstance(prompts, Tensor):
-        return prompts.dim() == 1
-    return isinstance(prompts, Sequence) and len(prompts) > 0 and all(isinstance(item, int) for item in prompts)
+    if hasattr(prompts, "ndim"):  # a tensor or an array
+        return prompts.ndim <= 1
+    return isinstance(prompts, Sequence) and len(prompts) > 0 and all(isinstance(item, Integral) for item in prompts)
 
 
 def tokens_of(model: "Model", prompt: Any) -> Tokens:

@@ -124,6 +124,11 @@ class Plan:
         layers = [-1 if site.layer is None else site.layer for site, visit in self._visits.items() if visit.changes]
         return min(layers, default=self.table.atlas.n_layers)
 
+    def last_layer(self) -> int | None:
+        """The highest layer with a change: -1 for the embeddings, None if nothing is changed."""
+        layers = [-1 if site.layer is None else site.layer for site, visit in self._visits.items() if visit.changes]
+        return max(layers, default=None)
+
     def first_position(self, default: int) -> int:
         """The earliest position that a change touches."""
         return min(self._positions, default=default)

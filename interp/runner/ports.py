@@ -8,7 +8,7 @@ a fused matrix carries several sites, several bindings share a port.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 from einops import einsum, rearrange
 from torch import Tensor, nn
@@ -122,6 +122,8 @@ def _bind_attention(hf: nn.Module, layer: int, block: BlockMap, atlas: Atlas) ->
 
     result = partial(_result, output, block, atlas.n_heads)
     bindings.append(Binding(Site("attn.result", layer), Port(block.o, "in"), select=result, computed=True))
+    if not atlas.routed_attention and _eager_is_another(hf, atlas):
+        return bindings
     if not atlas.routed_attention:
         return [*bindings, Binding(Site("attn.pattern", layer), Port(block.attn, "out", item=1), computed=True)]
     for item, kind in enumerate(ATTENTION_KINDS):
@@ -184,6 +186,18 @@ def _bind_mlp(layer: int, block: BlockMap) -> list[Binding]:
     if block.down:
         bindings.append(_plain("mlp.post", layer, Port(block.down, "in")))
     return bindings
+
+
+def _eager_is_another(hf: Any, atlas: Atlas) -> bool:
+    """Whether the family's eager attention, the only one that shows patterns, computes something else than the model does.
+
+    Falcon's adds alibi to its scores twice: in the mask and by itself.
+    """
+    return (
+        atlas.architecture == "FalconForCausalLM"
+        and bool(hf.config.alibi)
+        and hf.config._attn_implementation != "eager"
+    )
 
 
 def _swap(raw: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from interp.models.atlas import module_at
 from interp.runner.batch import Batch
 from interp.runner.forward import forward
 from interp.runner.plan import Logits, Plan, Request, logit_columns
-from interp.runner.session import Session
+from interp.runner.session import Session, blank_padding
 from interp.runner.snapshot import PrefixLayer, Snapshot
 
 if TYPE_CHECKING:
@@ -176,9 +176,14 @@ def _run_chunk(
     joins = [row.layer for row in chunk]
     if captured or not atlas.routed_attention or atlas.architecture in _FIXED_BATCH:
         joins = [min([*joins, *(site.order[0] for site in captured)])] * len(chunk)
+    if snapshot.changed_layer is not None and snapshot.changed_layer >= min(joins):
+        raise UsageError(
+            f"the run has an intervention in layer {snapshot.changed_layer}, which resuming from layer {min(joins)} would undo; "
+            "make the run without it and give it in each row"
+        )
     columns = None if logits is False else logit_columns(logits, lengths, batch.n_pos)
     columns = columns and [[position - first for position in row] for row in columns]
-    if columns and min(min(row) for row in columns) < 0:
+    if columns and min(position for row in columns for position in [0, *row]) < 0:
         raise UsageError(f"logits before position {first} are not re-executed; take them from the run itself")
     session = Session(
         visits=plan.visits(),
@@ -207,7 +212,10 @@ def _run_chunk(
             before=lambda: wave.hooks(model),
             **arguments,
         )
-    return (None if output is None or logits is False else output.logits), session
+    if output is None or logits is False:
+        return None, session
+    ragged = columns is None and session.lengths is not None
+    return (blank_padding(output.logits, 1, lengths, first) if ragged else output.logits), session
 
 
 class _Wave:

@@ -19,7 +19,7 @@ from interp.runner.memory import check_memory
 from interp.runner.plan import Capture, Logits, Plan, Request, logit_columns
 from interp.runner.resume import Resumed, resume
 from interp.runner.selection import resolve_positions
-from interp.runner.session import Session
+from interp.runner.session import Session, blank_padding
 from interp.runner.snapshot import Recorder, Snapshot
 from interp.sites import Site, read_layer
 from interp.tokens import Tokens
@@ -117,10 +117,10 @@ def run(
     return Run(
         model=model,
         tokens=batch.tokens,
-        logits=None if output is None or wanted is False else _blank(output.logits, batch, unembedded),
+        logits=None if output is None or wanted is False else _blanked(output.logits, batch, unembedded),
         cache=ActivationCache(session.captured, model.atlas.n_layers),
         positions=columns if columns is not None else tuple(tuple(range(length)) for length in batch.lengths),
-        snapshot=recorder.snapshot(batch) if recorder else None,
+        snapshot=recorder.snapshot(batch, plan.last_layer()) if recorder else None,
     )
 
 
@@ -141,15 +141,9 @@ def _patterns_apart(
     return session.captured
 
 
-def _blank(logits: Tensor, batch: Batch, columns: Sequence[Sequence[int]] | None) -> Tensor:
+def _blanked(logits: Tensor, batch: Batch, columns: Sequence[Sequence[int]] | None) -> Tensor:
     """NaN logits at padding, where all positions of a ragged batch were unembedded."""
-    if columns is not None or not batch.ragged:
-        return logits
-    padded = (
-        torch.arange(batch.n_pos, device=logits.device)[None]
-        >= torch.tensor(batch.lengths, device=logits.device)[:, None]
-    )
-    return logits.masked_fill(padded[..., None], float("nan"))
+    return blank_padding(logits, 1, batch.lengths) if columns is None and batch.ragged else logits
 
 
 def _stop_layer(stop_at_layer: int, captured: Sequence[Site], n_layers: int) -> int:

@@ -52,13 +52,13 @@ class Selection:
         return columns
 
     def _index(self, x: Tensor, site: Site, rows: Sequence[int], columns: list[list[int]]) -> tuple[Tensor, ...]:
-        row = torch.tensor(rows, device=x.device)
-        column = torch.tensor(columns, device=x.device)
+        row = torch.tensor(rows, dtype=torch.long, device=x.device)
+        column = torch.tensor(columns, dtype=torch.long, device=x.device)
         head_axis = site.info.head_axis
         if head_axis is None:
             return row[:, None], column
         heads = range(x.shape[head_axis]) if self.heads is None else self.heads
-        head = torch.tensor(list(heads), device=x.device)
+        head = torch.tensor(list(heads), dtype=torch.long, device=x.device)
         if head_axis < site.info.position_axis:
             return row[:, None, None], head[None, :, None], column[:, None, :]
         return row[:, None, None], column[:, :, None], head[None, None, :]
@@ -86,7 +86,7 @@ def resolve_positions(positions: Indices, lengths: Sequence[int]) -> tuple[tuple
 
 def take_positions(x: Tensor, axis: int, columns: Sequence[Sequence[int]]) -> Tensor:
     """The chosen columns of ``x`` along ``axis`` (1 or 2), a list for each row, as a tensor of its own."""
-    index = torch.tensor([list(row) for row in columns], device=x.device)
+    index = torch.tensor([list(row) for row in columns], dtype=torch.long, device=x.device)
     if axis == 1:
         return x[torch.arange(x.shape[0], device=x.device)[:, None], index]
     return x.transpose(1, axis)[torch.arange(x.shape[0], device=x.device)[:, None], index].transpose(1, axis)

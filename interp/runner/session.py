@@ -34,7 +34,7 @@ class Change:
         return self.selection.change(before + value, self.site, offset, self.values, owned=True)[0] - before, True
 
 
-class StopForward(Exception):  # noqa: N818 - it is no error
+class StopForward(Exception):
     """Ends a forward early: everything that was asked for is there. Never leaves the runner."""
 
 
@@ -104,7 +104,7 @@ class Session:
     def _collect(self, visit: Visit, value: Tensor) -> None:
         site, axis = visit.binding.site, visit.binding.site.info.position_axis
         if self.lengths is not None:
-            value = _blank_padding(value, axis, self.lengths, self.offset)
+            value = blank_padding(value, axis, self.lengths, self.offset)
         if self.columns is not None:
             value = take_positions(value, axis, self.columns)
         if visit.reduce is not None:
@@ -112,7 +112,7 @@ class Session:
         self.captured[site] = _moved(value, self.device)
 
 
-def _blank_padding(value: Tensor, axis: int, lengths: Sequence[int], offset: int) -> Tensor:
+def blank_padding(value: Tensor, axis: int, lengths: Sequence[int], offset: int = 0) -> Tensor:
     """NaN at the positions that only fill up a shorter prompt, so that no number there is taken for a measurement."""
     if not value.is_floating_point():
         return value

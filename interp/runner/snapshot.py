@@ -23,6 +23,9 @@ class Snapshot:
     stream: tuple[Tensor, ...]
     keys_values: tuple[tuple[Tensor, Tensor], ...]
     block_returns: tuple[type, int]  # type and length of a block's output: families differ
+    changed_layer: int | None = (
+        None  # the highest layer that an intervention of the run itself changed; -1: the embeddings
+    )
 
     @property
     def bytes(self) -> int:
@@ -59,10 +62,10 @@ class Recorder:
         self.stream.append(output[0] if isinstance(output, tuple) else output)
         self.returns = (tuple, len(output)) if isinstance(output, tuple) else (Tensor, 1)
 
-    def snapshot(self, batch: Batch) -> Snapshot:
-        """What was recorded."""
+    def snapshot(self, batch: Batch, changed_layer: int | None) -> Snapshot:
+        """What was recorded in a run whose own interventions reach up to ``changed_layer``."""
         keys_values = tuple(layer.pair for layer in self.layers)
-        return Snapshot(batch, tuple(self.stream), keys_values, self.returns)
+        return Snapshot(batch, tuple(self.stream), keys_values, self.returns, changed_layer)
 
 
 class _RecordingLayer(DynamicLayer):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import lens as oracle
 
 from interp.errors import NumericsError, UsageError
 from interp.maths.lens import LensRows, Tiling, lens_statistics
 from interp.maths.unembedding import Unembedding
+from oracles import lens as oracle
 
 NAMES = ("top_log_probs", "entropy", "kl", "target_log_prob", "target_rank", "top_ids")
 
@@ -26,23 +26,39 @@ def case(n_layers=3, n_pos=4, d_model=8, d_vocab=97, seed=0, scale=0.5):
 
 def assert_same(got: LensRows, want: LensRows, atol=1e-5):
     for name in NAMES:
-        torch.testing.assert_close(getattr(got, name), getattr(want, name), atol=atol, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            getattr(got, name), getattr(want, name), atol=atol, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def expect(want: dict) -> LensRows:
-    return LensRows(**{n: torch.tensor(v, dtype=torch.int64 if n in ("top_ids", "target_rank") else torch.float32) for n, v in want.items()})
+    return LensRows(
+        **{
+            n: torch.tensor(v, dtype=torch.int64 if n in ("top_ids", "target_rank") else torch.float32)
+            for n, v in want.items()
+        }
+    )
 
 
 @pytest.mark.parametrize(
     ("use_bias", "scale", "softcap"),
-    [(False, 1.0, None), (True, 1.0, None), (False, 0.0625, None), (True, 4.0, None), (False, 1.0, 3.0), (True, 2.0, 5.0)],
+    [
+        (False, 1.0, None),
+        (True, 1.0, None),
+        (False, 0.0625, None),
+        (True, 4.0, None),
+        (False, 1.0, 3.0),
+        (True, 2.0, 5.0),
+    ],
 )
 def test_equals_the_plain_loops(use_bias, scale, softcap):
     streams, weight, bias, targets = case()
     bias = bias if use_bias else None
     unembedding = Unembedding(weight=weight, bias=bias, scale=scale, softcap=softcap)
     got = lens_statistics(streams, unembedding, targets, k=5, tiling=Tiling(rows=6, columns=32, block=8, part=3))
-    want = oracle.lens(streams.tolist(), weight.tolist(), targets.tolist(), 5, None if bias is None else bias.tolist(), scale, softcap)
+    want = oracle.lens(
+        streams.tolist(), weight.tolist(), targets.tolist(), 5, None if bias is None else bias.tolist(), scale, softcap
+    )
     assert_same(got, expect(want))
 
 
@@ -66,8 +82,12 @@ def test_any_tiling_gives_the_same(rows, blocks, block, part, k, offset):
     streams, weight, bias, targets = case(n_pos=5)
     unembedding = Unembedding(weight=weight, bias=bias + offset)
     tiling = Tiling(rows=rows, columns=block * blocks, block=block, part=part)
-    whole = lens_statistics(streams, unembedding, targets, k=k, tiling=Tiling(rows=100, columns=128, block=128, part=100))
-    assert_same(lens_statistics(streams, unembedding, targets, k=k, tiling=tiling), whole, atol=2e-4 if offset else 1e-5)
+    whole = lens_statistics(
+        streams, unembedding, targets, k=k, tiling=Tiling(rows=100, columns=128, block=128, part=100)
+    )
+    assert_same(
+        lens_statistics(streams, unembedding, targets, k=k, tiling=tiling), whole, atol=2e-4 if offset else 1e-5
+    )
 
 
 @given(seed=st.integers(0, 1000), k=st.integers(1, 20), blocks=st.integers(1, 8))
@@ -76,7 +96,9 @@ def test_ties_go_to_the_lower_id_and_share_a_rank(seed, k, blocks):
     streams = torch.randint(-1, 2, (2, 3, 2), generator=generator).float()
     weight = torch.randint(-1, 2, (40, 2), generator=generator).float()
     targets = torch.randint(40, (3,), generator=generator)
-    got = lens_statistics(streams, Unembedding(weight=weight), targets, k=k, tiling=Tiling(rows=4, columns=4 * blocks, block=4))
+    got = lens_statistics(
+        streams, Unembedding(weight=weight), targets, k=k, tiling=Tiling(rows=4, columns=4 * blocks, block=4)
+    )
     want = expect(oracle.lens(streams.tolist(), weight.tolist(), targets.tolist(), k))
     assert torch.equal(got.top_ids, want.top_ids)
     assert torch.equal(got.target_rank, want.target_rank)

@@ -1,13 +1,13 @@
 """Synthetic results for the page: plausible numbers, no model. Hostile text goes wherever text can come from outside."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.analyzers.direct_logit_attribution import AttributionResult
+from interp.analyzers.logit_lens import LensResult
+from interp.analyzers.residual_story import StoryResult
 from interp.results import Provenance, Result
+from interp.runner.generation import Generation
 from interp.tokens import Tokens
 
 PIECES = ("The", " Eiffel", " Tower", " is", " located", " in", " the", " city", " of")
@@ -60,19 +60,6 @@ HOSTILE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SampleResult(Result):
-    """What the stand-ins share: the page needs neither table nor figure of them."""
-
-    tokens: Tokens
-
-    def to_frame(self):
-        raise NotImplementedError
-
-    def figure(self):
-        raise NotImplementedError
-
-
 def provenance(**changes) -> Provenance:
     values = {
         "model": "smollm2-135m",
@@ -103,56 +90,7 @@ def _vocabulary(pieces: tuple[str, ...], words: tuple[str, ...]) -> dict[str, st
     return prompt | {str(1000 + index): word for index, word in enumerate(words)}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LensSample(SampleResult):
-    kind: ClassVar[str] = "logit_lens"
-    sites: tuple[str, ...]
-    vocabulary: dict[str, str]
-    top_ids: Int[Tensor, "layer pos k"]
-    top_log_probs_nats: Float[Tensor, "layer pos k"]
-    entropy_nats: Float[Tensor, "layer pos"]
-    kl_nats: Float[Tensor, "layer pos"]
-    target_ids: Int[Tensor, "pos"]
-    target_log_prob_nats: Float[Tensor, "layer pos"]
-    target_rank: Int[Tensor, "layer pos"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AttributionSample(SampleResult):
-    kind: ClassVar[str] = "direct_logit_attribution"
-    components: tuple[str, ...]
-    position: int
-    target: int
-    target_piece: str
-    contributions: Float[Tensor, "component"]
-    total: float
-    logit: float
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StorySample(SampleResult):
-    kind: ClassVar[str] = "residual_story"
-    vocabulary: dict[str, str]
-    embed_norm: Float[Tensor, "pos"]
-    stream_norm: Float[Tensor, "layer pos"]
-    attn_norm: Float[Tensor, "layer pos"]
-    mlp_norm: Float[Tensor, "layer pos"]
-    stream_cos_final: Float[Tensor, "layer pos"]
-    attn_cos_stream: Float[Tensor, "layer pos"]
-    mlp_cos_stream: Float[Tensor, "layer pos"]
-    attn_cos_final: Float[Tensor, "layer pos"]
-    mlp_cos_final: Float[Tensor, "layer pos"]
-    attn_promoted_ids: Int[Tensor, "layer pos k"]
-    attn_suppressed_ids: Int[Tensor, "layer pos k"]
-    mlp_promoted_ids: Int[Tensor, "layer pos k"]
-    mlp_suppressed_ids: Int[Tensor, "layer pos k"]
-    final_ids: Int[Tensor, "k"]
-    final_logits: Float[Tensor, "k"]
-    final_probs: Float[Tensor, "k"]
-    chosen_id: int
-
-
-def lens(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes) -> LensSample:
+def lens(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes) -> LensResult:
     draw = torch.Generator().manual_seed(1)
     shape = (layers, len(pieces))
     depth = torch.linspace(0, 1, layers)[:, None]
@@ -169,6 +107,8 @@ def lens(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes)
     values = {
         "provenance": provenance(),
         "tokens": tokens(pieces),
+        "positions": tuple(range(len(pieces))),
+        "tuned": False,
         "sites": tuple(f"blocks.{layer}.hook_resid_post" for layer in range(layers)),
         "vocabulary": _vocabulary(pieces, words),
         "top_ids": ids,
@@ -179,10 +119,10 @@ def lens(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes)
         "target_log_prob_nats": -12 * (1 - depth) - torch.rand(shape, generator=draw),
         "target_rank": rank,
     }
-    return LensSample(**(values | changes))
+    return LensResult(**(values | changes))
 
 
-def attribution(pieces=PIECES, *, layers: int = 30, target_piece: str = " Paris", **changes) -> AttributionSample:
+def attribution(pieces=PIECES, *, layers: int = 30, target_piece: str = " Paris", **changes) -> AttributionResult:
     draw = torch.Generator().manual_seed(2)
     names = [f"blocks.{layer}.hook_{part}" for layer in range(layers) for part in ("attn_out", "mlp_out")]
     parts = torch.randn(1 + len(names), generator=draw) * torch.linspace(0.1, 1.6, 1 + len(names))
@@ -191,16 +131,22 @@ def attribution(pieces=PIECES, *, layers: int = 30, target_piece: str = " Paris"
         "tokens": tokens(pieces),
         "components": ("hook_embed", *names),
         "position": len(pieces) - 1,
-        "target": 1000,
+        "target_id": 1000,
         "target_piece": target_piece,
+        "against_id": None,
+        "against_piece": None,
         "contributions": parts,
+        "heads": None,
+        "attn_bias": None,
         "total": float(parts.sum()),
         "logit": float(parts.sum()),
+        "model_logit": float(parts.sum()),
+        "softcap": None,
     }
-    return AttributionSample(**(values | changes))
+    return AttributionResult(**(values | changes))
 
 
-def story(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes) -> StorySample:
+def story(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes) -> StoryResult:
     draw = torch.Generator().manual_seed(3)
     shape = (layers, len(pieces))
     depth = torch.linspace(0, 1, layers)[:, None]
@@ -228,15 +174,41 @@ def story(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes
         "attn_cos_final": some(-0.1, 0.4),
         "mlp_cos_final": some(-0.1, 0.5),
         "attn_promoted_ids": ids(),
+        "attn_promoted_logits": torch.rand(*shape, k, generator=draw),
         "attn_suppressed_ids": ids(),
+        "attn_suppressed_logits": torch.rand(*shape, k, generator=draw),
         "mlp_promoted_ids": ids(),
+        "mlp_promoted_logits": torch.rand(*shape, k, generator=draw),
         "mlp_suppressed_ids": ids(),
+        "mlp_suppressed_logits": torch.rand(*shape, k, generator=draw),
         "final_ids": torch.arange(1000, 1000 + len(logits)),
         "final_logits": logits,
         "final_probs": logits.softmax(0) * 0.95,
         "chosen_id": 1000,
     }
-    return StorySample(**(values | changes))
+    return StoryResult(**(values | changes))
+
+
+def generation(pieces=PIECES, words=WORDS, **changes) -> Generation:
+    logs = -torch.linspace(0.1, 4, len(words))
+    values = {
+        "provenance": provenance(),
+        "tokens": tokens(pieces),
+        "ids": torch.arange(1000, 1000 + len(words)),
+        "pieces": words,
+        "text": "".join(words),
+        "log_probs_nats": logs,
+        "entropy_nats": -logs,
+        "prefill_seconds": 0.25,
+        "decode_seconds": tuple(0.05 for _ in words[1:]),
+        "cache_bytes": 1_234_567,
+        "cached_tokens": len(pieces) + len(words) - 1,
+        "stop_reason": "length",
+        "temperature": 0.7,
+        "top_k": 50,
+        "top_p": None,
+    }
+    return Generation(**(values | changes))
 
 
 def all_results(pieces=PIECES, words=WORDS, **changes) -> list[Result]:

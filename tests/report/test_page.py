@@ -5,11 +5,13 @@ import gzip
 import hashlib
 import html
 import json
+import math
 import re
 from html.parser import HTMLParser
 from importlib.resources import files
 
 import pytest
+import torch
 from plotly.offline import get_plotlyjs_version
 
 from interp.errors import UsageError
@@ -131,7 +133,7 @@ def test_numbers_on_the_page_are_the_results(outline):
     assert f"{float(story.final_logits[3]):.3f}" in outline.text
     assert f"{attribution.logit:+.3f}".replace("-", "−") in outline.text
     assert story.provenance.weights_sha256 in outline.text
-    assert "is the top next token from layer 24 to the end" in outline.text
+    assert "The logit lens has ␣Paris on top after ␣of from layer 24 to the end." in outline.text
 
 
 def test_pictures_hold_the_results(outline):
@@ -167,9 +169,14 @@ def test_hostile_text_is_inert_and_shown(text):
     results = [
         samples.lens(pieces, words, **changes),
         samples.attribution(pieces, target_piece=text, **changes),
+        samples.generation(pieces, words, provenance=changes["provenance"]),
         samples.story(pieces, words, **changes),
     ]
-    plain = Outline(report(samples.all_results(("The", " a", "b"), layers=2), title="t").html())
+    plain = Outline(
+        report(
+            [*samples.all_results(("The", " a", "b"), layers=2), samples.generation(("The", " a", "b"))], title="t"
+        ).html()
+    )
     outline = Outline(report(results, title=text).html())
     assert [tag for tag, _ in outline.tags] == [tag for tag, _ in plain.tags]
     assert {name for _, values in outline.tags for name in values} == {
@@ -177,7 +184,7 @@ def test_hostile_text_is_inert_and_shown(text):
     }
     assert outline.scripts["code"] == plain.scripts["code"]
     assert visible(text) in outline.text
-    assert visible(text) in data_of(outline)["prompts"]["p0"]
+    assert visible(text) in data_of(outline)["prompts"]["p0"]["labels"]
     hidden = re.findall("[\u200b-\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\x00]", outline.text)
     assert hidden == []
 
@@ -204,6 +211,54 @@ def test_two_prompts_stay_apart():
     assert {block["prompt"] for block in data["blocks"]} == {"p0", "p1"}
     assert "Logit lens · prompt 2" in outline.text
     assert len(outline.all("id")) == len(set(outline.all("id")))
+
+
+def test_positions_of_a_part_of_the_prompt_are_those_of_the_prompt():
+    outline = Outline(report([samples.lens((" city", " of"), layers=2, positions=(7, 8), tuned=True)]).html())
+    data = data_of(outline)
+    assert data["prompts"]["p0"]["positions"] == [7, 8]
+    lens = next(block for block in data["blocks"] if block["type"] == "picture")
+    assert lens["base"]["data"][0]["hovertext"][0][1].startswith("<b>0</b> after ␣of (8)<br>")
+    assert "Tuned lens" in outline.text
+
+
+def test_only_a_lens_that_reaches_the_end_speaks_for_the_model():
+    whole = Outline(report([samples.lens(layers=30)]).html())
+    assert [values for _, values in whole.tags if values.get("class") == "answer"]
+    assert "model's own prediction. The colour" in whole.text
+    early = samples.lens(layers=30, kl_nats=torch.ones(30, len(samples.PIECES)))
+    updates = samples.lens(layers=30, sites=tuple(f"blocks.{layer}.hook_mlp_out" for layer in range(30)))
+    for lens in (early, updates):
+        outline = Outline(report([lens]).html())
+        assert not [values for _, values in outline.tags if values.get("class") in ("answer", "findings")]
+        assert "model's own prediction. The colour" not in outline.text
+
+
+def test_a_difference_of_logits_heads_and_softcap():
+    heads = torch.randn(30, 9, generator=torch.Generator().manual_seed(0))
+    changes = {"against_id": 1003, "against_piece": " Rome", "heads": heads, "softcap": 30.0, "position": 4}
+    outline = Outline(report([samples.attribution(**changes)]).html())
+    assert "What makes up the logit of ␣Paris less that of ␣Rome after ␣located (position 4)" in outline.text
+    assert "after its softcap of 30" in outline.text
+    (block,) = data_of(outline)["blocks"]
+    assert [option["label"] for option in block["options"]] == ["By layer", "Largest first", "Heads"]
+    packed = data_of(outline)["matrices"][block["options"][2]["whole"]["data"][0]["z"]["matrix"]]
+    assert packed[29][8] == pytest.approx(float(heads[29, 8]), rel=6e-4)
+
+
+def test_by_layer_adds_up_to_the_components():
+    result = samples.attribution()
+    (block,) = data_of(Outline(report([result]).html()))["blocks"]
+    drawn = sum(sum(trace["y"]) for trace in block["base"]["data"])
+    assert drawn == pytest.approx(float(result.contributions[1:].sum()), abs=0.05)
+
+
+def test_a_generation():
+    outline = Outline(report([samples.generation()]).html())
+    assert "temperature 0.7, top-k 50" in outline.text
+    assert "20.0 tokens a second" in outline.text
+    assert "1.23 MB for 22 tokens" in outline.text
+    assert f"{math.exp(-0.1):.1%}" in outline.text
 
 
 def test_a_result_with_missing_numbers():

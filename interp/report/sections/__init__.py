@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from interp.report.blocks import Section
-from interp.report.sections import attribution, embeddings, lens, logits, story
+from interp.report.sections import attribution, embeddings, generation, lens, logits, story
 
 Builder = Callable[[Any, str], Section | None]
 
 BUILDERS: Mapping[str, tuple[Builder, ...]] = {
     "logit_lens": (lens.build,),
     "direct_logit_attribution": (attribution.build,),
+    "generation": (generation.build,),
     "residual_story": (embeddings.build, story.build, logits.build),
 }

@@ -44,6 +44,10 @@ TERMS = {
     "embedding": "The vector that stands for a token at the start: one row of a learned table, chosen by the token's id.",
     "softmax": "Turns logits into probabilities: each is exp(logit), divided by the sum over all tokens.",
     "token": "A piece of text with a number, its id. Models read and write tokens; a common word is one, a rare one several.",
+    "tuned lens": (
+        "A [[logit lens]] with a learned affine map for each layer, fitted so that reading that layer predicts the model's "
+        "own output (Belrose et al., 2023)."
+    ),
     "unembedding": (
         "The matrix that turns the [[residual stream]] after the final norm into one [[logit]] for each token of the "
         "vocabulary."

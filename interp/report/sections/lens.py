@@ -9,8 +9,10 @@ from interp.figures.rows import Rows, site_rows
 from interp.figures.style import short
 from interp.report.blocks import Axis, Finding, LinkedTable, Picture, Section, Version
 from interp.report.markup import join, token
+from interp.report.sections.numbers import percent
 from interp.tokens import visible
 
+_SAME_NATS = 0.01
 _SWITCH = {
     "Top token": "probability",
     "Target log-probability": "log_prob",
@@ -23,21 +25,38 @@ _SWITCH = {
 def build(result: Any, prompt: str) -> Section | None:
     """The lens over layers and tokens, and the target's way through the layers at the selected token."""
     rows = site_rows(result.sites)
-    lead = (
-        "The [[logit lens]] takes the stream after each layer straight to the final norm and the [[unembedding]], as if the "
-        "remaining layers did nothing. Read a column upwards to see a prediction form: each cell shows the token that "
-        "would come next, and the top row is the model's own prediction. The colour shows the probability of that token, or "
-        "the [[log-probability]] or [[rank]] of a target, the [[entropy]], or the [[KL divergence]] to the model's own."
+    how = (
+        "The [[tuned lens]] maps the stream after each layer to what it usually becomes by the last, and takes that to the "
+        "final norm and the [[unembedding]]."
+        if result.tuned
+        else "The [[logit lens]] takes the stream after each layer straight to the final norm and the [[unembedding]], as if "
+        "the remaining layers did nothing."
+    )
+    lead = how + (
+        " Read a column upwards to see a prediction form: each cell shows the token that would come next"
+        + (", and the top row is the model's own prediction. " if ends_in_model(result) else ". ")
+        + "The colour shows the probability of that token, or the [[log-probability]] or [[rank]] of a target, "
+        "the [[entropy]], or the [[KL divergence]] to the model's own prediction."
     )
     return Section(
         name="lens",
-        title="Logit lens",
-        label="Logit lens",
+        title=_name(result).capitalize(),
+        label=_name(result).capitalize(),
         lead=lead,
         place=40,
         blocks=(_map(result, rows, prompt), _best(result, rows, prompt), _trajectory(result, rows, prompt)),
         findings=_findings(result, rows),
     )
+
+
+def ends_in_model(result: Any) -> bool:
+    """Whether the rows are the stream itself and the last one is the model's own prediction."""
+    streams = all(kind.startswith("resid_") for kind in site_rows(result.sites).kinds)
+    return streams and bool((result.kl_nats[-1] < _SAME_NATS).all())
+
+
+def _name(result: Any) -> str:
+    return "tuned lens" if result.tuned else "logit lens"
 
 
 def _values(result: Any) -> dict[str, np.ndarray]:
@@ -66,7 +85,13 @@ def _map(result: Any, rows: Rows, prompt: str) -> Picture:
     versions = {
         words_on_switch: Version(
             figure=lens_heatmap(
-                values[name], name, rows=rows.labels, tokens=result.tokens.labels, top_tokens=top, top_probs=probs
+                values[name],
+                name,
+                rows=rows.labels,
+                tokens=result.tokens.labels,
+                top_tokens=top,
+                top_probs=probs,
+                positions=result.positions,
             ),
             x=Axis(of="token"),
             y=_axis(rows),
@@ -131,20 +156,20 @@ def _trajectory(result: Any, rows: Rows, prompt: str) -> Picture:
 
 
 def _findings(result: Any, rows: Rows) -> tuple[Finding, ...]:
-    """From which layer on the final prediction stays on top, and where a target that is another token ends up."""
+    """From which layer on the model's prediction stays on top, and where a target that is another token ends up."""
+    if not ends_in_model(result):
+        return ()
     pieces = {int(number): piece for number, piece in result.vocabulary.items()}
     tops = result.top_ids[:, -1, 0].tolist()
     final, first = tops[-1], len(tops) - 1
     while first > 0 and tops[first - 1] == final:
         first -= 1
-    where = rows.labels[first] if rows.layers[first] is None else f"layer {rows.labels[first]}"
-    text = join(["In the logit lens ", token(pieces[final]), f" is the top next token from {where} to the end."])
-    if first == len(tops) - 1:
-        text = join(["In the logit lens ", token(pieces[final]), " becomes the top next token only in the last row."])
-    found = [Finding(text=text, rank=20)]
+    where = f"from layer {rows.labels[first]} to the end" if first < len(tops) - 1 else "in the last row only"
+    seen = [f"The {_name(result)} has ", token(pieces[final]), " on top after ", token(result.tokens.pieces[-1])]
+    found = [Finding(text=join([*seen, f" {where}."]), rank=20)]
     target, rank = int(result.target_ids[-1]), int(result.target_rank[-1, -1])
     if target in pieces and target != final:
         prob = float(result.target_log_prob_nats[-1, -1].exp())
-        end = f" ends at rank {rank} (0 is the top) with probability {prob:.3g}."
+        end = f" ends at rank {rank} (0 is the top) with probability {percent(prob)}."
         found.append(Finding(text=join(["The target ", token(pieces[target]), end]), rank=25))
     return tuple(found)

@@ -5,6 +5,7 @@ from typing import Any
 from interp.figures import logits_bar
 from interp.report.blocks import Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, join, token
+from interp.report.sections.numbers import percent
 from interp.tokens import visible
 
 
@@ -51,10 +52,3 @@ def build(result: Any, prompt: str) -> Section | None:
         blocks=(picture, table),
         findings=(Finding(text=join([answer, "."]), rank=10),),
     )
-
-
-def percent(probability: float) -> str:
-    """A probability as a percentage that keeps small ones apart from zero."""
-    if probability >= 0.001 or probability == 0:
-        return f"{probability:.1%}"
-    return f"{100 * probability:.2g}%"

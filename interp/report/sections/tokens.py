@@ -1,31 +1,33 @@
 """Tokens and ids: what the model reads in place of text."""
 
-from interp.report.blocks import Section, Table
+from interp.report.blocks import Prompt, Section, Table
 from interp.report.markup import Child, element, token
-from interp.tokens import Tokens
 
 _STRIP = 400
 
 
-def build(tokens: Tokens, prompt: str) -> Section:
+def build(prompt: Prompt, key: str) -> Section:
     """The prompt as a strip of tokens to choose from, and as a table with ids and places in the text."""
-    count = len(tokens)
+    tokens, count = prompt.tokens, len(prompt.tokens)
     chips = [
         element("button", token(piece), element("small", str(number)), type="button", data_pos=pos, class_="pick")
         for pos, (piece, number) in enumerate(zip(tokens.pieces, tokens.ids, strict=True))
         if pos < _STRIP
     ]
-    strip = element("div", *chips, class_="strip", data_prompt=prompt, role="group", aria_label="Tokens of the prompt")
+    strip = element("div", *chips, class_="strip", data_prompt=key, role="group", aria_label="Tokens of the prompt")
     rows: list[list[Child]] = []
     for pos, (piece, number, span) in enumerate(zip(tokens.pieces, tokens.ids, tokens.spans, strict=True)):
         place = "none of the text" if span is None else f"{span[0]} to {span[1]}"
-        rows.append([str(pos), token(piece), str(number), str(len(piece.encode(errors="replace"))), place])
+        rows.append(
+            [str(prompt.positions[pos]), token(piece), str(number), str(len(piece.encode(errors="replace"))), place]
+        )
     table = Table(
         columns=("position", "token", "id", "bytes", "characters of the prompt"),
         rows=rows,
         numeric=frozenset({0, 2, 3}),
         caption=f"{count} {'token' if count == 1 else 'tokens'}, {len(tokens.text)} characters",
-        follows=prompt,
+        follows=key,
+        long=True,
     )
     lead = (
         "The model reads numbers. The tokenizer cuts the text into [[tokens|token]] and looks up the id of each. "

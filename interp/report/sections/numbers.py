@@ -1,0 +1,13 @@
+"""Numbers as the page writes them."""
+
+
+def percent(probability: float) -> str:
+    """A probability as a percentage that keeps small ones apart from zero."""
+    if probability >= 0.001 or probability == 0:
+        return f"{probability:.1%}"
+    return f"{100 * probability:.2g}%"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A number with its sign, and a minus as wide as the plus."""
+    return f"{value:+.{digits}f}".replace("-", "−")  # noqa: RUF001
