@@ -38,7 +38,7 @@ check: $(VENV)/.installed-dev ## Lint, format, types and structure; fails and ne
 	$(PYTEST) -q $(STRUCTURE)
 
 bench: $(VENV)/.installed-bench ## Measure speed and memory beside other tools and write docs/benchmarks.md
-	$(BIN)/python experiments/speed/run.py
+	$(BIN)/python -m experiments.benchmarks.run
 
 docs: $(VENV)/.installed-dev ## Write docs/commands.md and docs/api.md from the code
 	$(BIN)/python docs/reference.py

@@ -12,9 +12,15 @@ def open_model(
     speaker: Output, name: str, *, device: str, dtype: str, revision: str | None = None, offline: bool = False
 ) -> "Model":
     """The model that ``--model``, ``--device``, ``--dtype``, ``--revision`` and ``--offline`` ask for."""
-    from interp.models.loading import load_parts
-    from interp.runner.model import Model
+    from interp.runner.model import load
 
     with speaker.progress(in_bytes=True) as step:
-        parts = load_parts(name, device=device, dtype=dtype, revision=revision, offline=offline, progress=step)
-    return Model(parts.hf, parts.tokenizer, source=parts.source, notify=speaker.note)
+        return load(
+            name,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            offline=offline,
+            progress=step,
+            notify=speaker.note,
+        )

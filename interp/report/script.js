@@ -90,6 +90,14 @@
     return { data: figure.data.map(resolved), layout: figure.layout };
   }
 
+  // An axis of upright labels with as many of them as fit.
+  function thinned(axis, width) {
+    const step = axis.ticktext && axis.tickangle === undefined ? Math.ceil((axis.ticktext.length * 24) / width) : 1;
+    if (step < 2) return axis;
+    const kept = (values) => values.filter((_, index) => index % step === 0);
+    return { ...axis, tickvals: kept(axis.tickvals), ticktext: kept(axis.ticktext) };
+  }
+
   function themed(figure, width) {
     const style = getComputedStyle(document.documentElement);
     const color = (name) => style.getPropertyValue(name).trim();
@@ -97,7 +105,7 @@
     const layout = {
       ...figure.layout,
       font: { ...figure.layout.font, color: color("--ink"), family: getComputedStyle(document.body).fontFamily },
-      xaxis: axis(figure.layout.xaxis),
+      xaxis: axis(thinned(figure.layout.xaxis, width)),
       yaxis: axis(figure.layout.yaxis),
       hoverlabel: { ...figure.layout.hoverlabel, bgcolor: color("--ground"), bordercolor: color("--line"), font: { color: color("--ink"), size: 12 } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: color("--soft"), activecolor: color("--accent") },

@@ -3,6 +3,7 @@
 import datetime
 import inspect
 import platform
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -18,6 +19,7 @@ from interp.interventions import Intervention
 from interp.maths.norms import Norm
 from interp.maths.unembedding import Unembedding
 from interp.models.atlas import Atlas, build_atlas, module_at
+from interp.models.cache import Step
 from interp.models.loading import Source, load_parts
 from interp.models.norms import read_norm
 from interp.prompts import PromptLike
@@ -37,17 +39,21 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     revision: str | None = None,
+    offline: bool = False,
+    progress: Step | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> "Model":
     """Loads a model by alias, Hugging Face id, folder of safetensors, or ``.gguf`` file.
 
-    ``device`` is auto (cuda, then mps, then cpu) or a torch device; ``dtype`` auto, float32, bfloat16 or float16. ``notify`` is
-    called with one line when something worth knowing happens, such as work being cut smaller to fit in memory.
+    ``device`` is auto (cuda, then mps, then cpu) or a torch device; ``dtype`` auto (as stored; fp32 on the CPU), float32, bfloat16 or
+    float16. ``revision`` is a branch, tag or commit of a hub model; ``offline`` uses only what is cached. ``progress`` is called with
+    (what, done, total) while bytes move; ``notify`` with one line when something worth knowing happens, such as work being cut
+    smaller to fit in memory.
 
     Raises UsageError for an unavailable device, ModelError when the model cannot be found or read, NumericsError when its weights
     hold NaN or infinity.
     """
-    parts = load_parts(name, device=device, dtype=dtype, revision=revision)
+    parts = load_parts(name, device=device, dtype=dtype, revision=revision, offline=offline, progress=progress)
     return Model(parts.hf, parts.tokenizer, source=parts.source, notify=notify)
 
 
@@ -211,4 +217,4 @@ def _ignore(message: str) -> None:
 def _command() -> str | None:
     """The command line, where interp runs as a command."""
     name = sys.argv[0].rsplit("/", 1)[-1] if sys.argv and sys.argv[0] else ""
-    return " ".join(["interp", *sys.argv[1:]]) if name == "interp" else None
+    return shlex.join(["interp", *sys.argv[1:]]) if name == "interp" else None

@@ -58,6 +58,7 @@ class Binding:
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """The raw tensor with the site's part replaced."""
         value = value if self.scale == 1.0 else value / self.scale
+        value = value.clone() if self.copy else value
         return value.view(raw.shape) if self.insert is None else self.insert(raw, value)
 
     def read_gradient(self, gradient: Tensor) -> Tensor:

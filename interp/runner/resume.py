@@ -92,8 +92,9 @@ def resume(
     earliest = min((row.position for row in layout), default=0)
     parts: dict[int, Tensor] = {}
     captured: dict[int, dict[Any, Tensor]] = {}
-    for group in _groups(layout, together=captures or not (isinstance(logits, str) and logits == "last")):
-        first = earliest if captures else min(row.position for row in group)
+    together = captures or not (isinstance(logits, str) and logits == "last")
+    for group in _groups(layout, together=together):
+        first = earliest if together else group[0].position
         _run_group(model, snapshot, group, first, logits, capture if captures else (), token_budget, parts, captured)
     stacked = {site: torch.stack([captured[i][site] for i in range(len(rows))]) for site in captured.get(0, {})}
     return Resumed(
@@ -123,10 +124,14 @@ def _locate(
 
 
 def _groups(layout: Sequence[_Row], *, together: bool) -> Iterator[list[_Row]]:
-    """Rows that run in one forward: those that start at the same position, or all."""
+    """Rows that run in one forward: those that start at the same position, or all.
+
+    Rows that change the embeddings run apart: the model makes its mask for as many rows as enter there.
+    """
     positions = {0} if together else sorted({row.position for row in layout})
     for position in positions:
-        yield [row for row in layout if together or row.position == position]
+        group = [row for row in layout if together or row.position == position]
+        yield from filter(None, ([row for row in group if row.layer < 0], [row for row in group if row.layer >= 0]))
 
 
 def _run_group(
@@ -174,7 +179,8 @@ def _run_chunk(
             plan.intervene(intervention, (batch.lengths[row.prompt],), row=place, early=not captured)
     # Captured rows are present from the first layer on; otherwise a row joins at its own layer.
     joins = [row.layer for row in chunk]
-    if captured or not atlas.routed_attention or atlas.architecture in _FIXED_BATCH:
+    fixed = not atlas.routed_attention or atlas.architecture in _FIXED_BATCH
+    if captured or fixed:
         joins = [min([*joins, *(site.order[0] for site in captured)])] * len(chunk)
     if snapshot.changed_layer is not None and snapshot.changed_layer >= min(joins):
         raise UsageError(
@@ -195,7 +201,8 @@ def _run_chunk(
     )
     prompts = [row.prompt for row in chunk]
     wave = _Wave(snapshot, prompts, joins, first)
-    entering = sum(1 for layer in joins if layer == joins[0])
+    # What the model itself embeds only stands in until rows join; masks made for one row serve any number of them.
+    entering = len(chunk) if fixed or joins[0] < 0 else 1
     arguments: dict[str, Any] = {"use_cache": False}
     if first:
         layers = [PrefixLayer(pair, first, prompts) for pair in snapshot.keys_values]

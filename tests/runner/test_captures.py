@@ -125,7 +125,7 @@ def test_scores_are_dot_products_of_rotated_queries_and_keys(captured, near, nam
 
 
 def test_rotation_keeps_lengths_and_the_first_position(captured, near) -> None:
-    model, cache = captured("llama")
+    _model, cache = captured("llama")
     q, rotated = cache["attn.q@1"], cache["attn.rot_q@1"]
     near(rotated.norm(dim=-1), q.norm(dim=-1), EXACT)
     near(rotated[:, 0], q[:, 0], EXACT)
@@ -283,7 +283,7 @@ def test_a_site_that_a_family_lacks_is_named_with_those_it_has(family) -> None:
 
 
 def test_stacking_and_lookup_follow_the_layers(captured) -> None:
-    model, cache = captured("qwen3")
+    _model, cache = captured("qwen3")
     stacked = cache.stack("resid_post")
     assert stacked.shape == (3, 2, 14, 32)
     for layer in range(3):

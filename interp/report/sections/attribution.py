@@ -57,8 +57,9 @@ def _label(rows: Rows, index: int) -> str:
 
 def _picture(result: Any, rows: Rows, values: np.ndarray, prompt: str) -> Picture:
     order = np.argsort(-np.abs(values), kind="stable")[:_LARGEST]
-    largest = attribution_bars(values[order], [_label(rows, int(index)) for index in order])
-    versions = _by_layer(rows, values) | {"Largest first": Version(figure=largest)}
+    unit = "contribution to the logit" if result.against_id is None else "contribution to the logit difference"
+    largest = attribution_bars(values[order], [_label(rows, int(index)) for index in order], unit=unit)
+    versions = _by_layer(rows, values, unit) | {"Largest first": Version(figure=largest)}
     if result.heads is not None:
         layers = tuple(range(result.heads.shape[0]))
         axis = Axis(of="layer", layers=layers, labels=tuple(str(layer) for layer in layers))
@@ -70,7 +71,7 @@ def _picture(result: Any, rows: Rows, values: np.ndarray, prompt: str) -> Pictur
     )
 
 
-def _by_layer(rows: Rows, values: np.ndarray) -> dict[str, Version]:
+def _by_layer(rows: Rows, values: np.ndarray, unit: str) -> dict[str, Version]:
     """Bars for each layer; empty where no component belongs to a layer."""
     layers = sorted({layer for layer in rows.layers if layer is not None})
     if not layers:
@@ -81,7 +82,7 @@ def _by_layer(rows: Rows, values: np.ndarray) -> dict[str, Version]:
             series.setdefault(_IN_LABELS.get(kind, kind), np.zeros(len(layers)))[layers.index(layer)] += value
     labels = tuple(str(layer) for layer in layers)
     axis = Axis(of="layer", layers=tuple(layers), labels=labels)
-    return {"By layer": Version(figure=attribution_by_layer(series, labels), x=axis)}
+    return {"By layer": Version(figure=attribution_by_layer(series, labels, unit=unit), x=axis)}
 
 
 def _sums(result: Any, rows: Rows, values: np.ndarray) -> Table:
@@ -106,5 +107,5 @@ def _findings(result: Any, rows: Rows, values: np.ndarray) -> tuple[Finding, ...
     layer, kind = rows.layers[best], rows.kinds[best]
     who = f"the {_label(rows, best)}" if layer is None else f"{_IN_SENTENCES.get(kind, kind)} {layer}"
     text = join([f"Of all components {who} adds most to ", _what(result)])
-    figures = f": {signed(float(values[best]), 2)} of {signed(result.total, 2)}."
+    figures = f": {signed(float(values[best]), 2)} of {result.total:.2f}."
     return (Finding(text=join([text, figures]), rank=30),)

@@ -63,7 +63,7 @@ def _costs(result: Any) -> Table:
     ]
     rows: list[list[Child]] = [
         ["choice of tokens", ", ".join([sampling, *filters])],
-        ["stopped because", _STOPS.get(result.stop_reason, result.stop_reason)],
+        ["stopped because", _STOPS.get(result.stop_reason) or str(result.stop_reason)],
         ["prefill (the whole prompt)", f"{1000 * result.prefill_seconds:.1f} ms"],
         ["decoding", "none" if speed is None else f"{speed:.1f} tokens a second"],
         ["key/value cache", f"{result.cache_bytes / 1e6:.2f} MB for {result.cached_tokens} tokens"],
