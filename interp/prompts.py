@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import SupportsIndex, TypeAlias
 
 from interp.errors import UsageError
 
@@ -46,7 +46,7 @@ class Conversation:
             raise UsageError('each message must be {"role": ..., "content": ...}') from error
 
 
-PromptLike: TypeAlias = str | Conversation | Iterable[int]
+PromptLike: TypeAlias = str | Conversation | Iterable[SupportsIndex]
 """Text, a conversation, or token ids (a sequence or a tensor of one dimension)."""
 
 

@@ -13,7 +13,9 @@ def filtered(
     Top-k keeps the k largest. Top-p keeps the smallest set of most probable tokens whose probabilities sum to ``top_p`` or more,
     the most probable one always. Both are applied after the temperature, top-k first.
     """
-    logits = logits.float() / temperature
+    logits = logits.float()
+    # From the largest down, and never by a temperature that underflows, so that no quotient is infinite or NaN.
+    logits = (logits - logits.amax(-1, keepdim=True)) / max(temperature, 1e-30)
     if top_k is not None and top_k < logits.shape[-1]:
         least = logits.topk(top_k, -1).values[:, -1:]
         logits = logits.masked_fill(logits < least, float("-inf"))

@@ -22,6 +22,8 @@ PREFIX = "interp_"
 _ports: ContextVar[dict[nn.Module, dict[int, Port]]] = ContextVar("attention_ports")
 _session: ContextVar[Session] = ContextVar("attention_session")
 ROT_Q, ROT_K, SCORES, PATTERN = range(4)
+_SCORES_AT_ONCE = 1 << 18
+"""Scores computed at once on a CPU: 1 MB in fp32, which its cache holds."""
 
 
 @contextmanager
@@ -88,12 +90,13 @@ def _attend(
         out, weights = base(module, query, key, value, mask, **extra)
     if SCORES in ports or PATTERN in ports:
         pattern = weights if SCORES not in ports else None
-        if pattern is None:
+        if pattern is None and SCORES in ports:
             scores = attention_scores(module, query, key, mask, extra)
-            if SCORES in ports:
-                seen = session.flow(ports[SCORES], scores)
-                changed, scores = changed or seen is not scores, seen
-            pattern = softmax_with_sink(scores, extra.get("s_aux")).to(query.dtype)
+            seen = session.flow(ports[SCORES], scores)
+            changed = changed or seen is not scores
+            pattern = softmax_with_sink(seen, extra.get("s_aux")).to(query.dtype)
+        elif pattern is None:
+            pattern = attention_pattern(module, query, key, mask, extra)
         if PATTERN in ports:
             seen = session.flow(ports[PATTERN], pattern)
             changed, pattern = changed or seen is not pattern, seen
@@ -107,27 +110,56 @@ def _attend(
     return out, weights
 
 
+def attention_pattern(module: nn.Module, query: Tensor, key: Tensor, mask: Any, extra: dict) -> Tensor:
+    """Attention probabilities, [batch head query_pos key_pos].
+
+    On a CPU some queries at a time, so that their scores never leave the processor's cache, and without the keys that come after
+    all of these queries.
+    """
+    (n_rows, n_heads, n_query, _), n_key, sink = query.shape, key.shape[2], extra.get("s_aux")
+    step = max(16, _SCORES_AT_ONCE // (n_rows * n_heads * n_key))
+    if query.device.type != "cpu" or torch.is_grad_enabled() or step >= n_query:
+        return softmax_with_sink(attention_scores(module, query, key, mask, extra), sink).to(query.dtype)
+    causal = mask is None and _is_causal(module, extra)
+    pattern = query.new_empty(n_rows, n_heads, n_query, n_key)
+    for start in range(0, n_query, step):
+        stop = min(start + step, n_query)
+        seen = n_key - n_query + stop if causal else n_key
+        rows = mask if mask is None or mask.shape[-2] == 1 else mask[..., start:stop, :]
+        scores = attention_scores(module, query[:, :, start:stop], key[:, :, :seen], rows, extra)
+        pattern[:, :, start:stop, :seen] = softmax_with_sink(scores, sink)
+        pattern[:, :, start:stop, seen:] = 0
+    return pattern
+
+
 def attention_scores(module: nn.Module, query: Tensor, key: Tensor, mask: Any, extra: dict) -> Tensor:
-    """Scaled and masked dot products in fp32, [batch head query_pos key_pos]; what may not be seen is -inf."""
+    """Scaled and masked dot products in fp32 at least, [batch head query_pos key_pos]; what may not be seen is -inf."""
     n_heads, n_kv_heads = query.shape[1], key.shape[1]
     scaling = extra.get("scaling")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    grouped = query.unflatten(1, (n_kv_heads, n_heads // n_kv_heads))
-    scores = torch.matmul(grouped, key[:, :, None].transpose(-1, -2)).flatten(1, 2).float() * scaling
+    # The queries of all heads that share a key head meet it in one product; the keys are not repeated for each.
+    grouped = query.unflatten(1, (n_kv_heads, n_heads // n_kv_heads)).flatten(2, 3)
+    product = torch.matmul(grouped, key.transpose(-1, -2))
+    scores = product.unflatten(2, (n_heads // n_kv_heads, query.shape[2])).flatten(1, 2)
+    scores = (scores if scores.dtype == torch.float64 else scores.float()) * scaling
     softcap = extra.get("softcap")
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    return scores.masked_fill(_hidden(module, scores, mask, extra), float("-inf"))
+    return scores.masked_fill_(_hidden(module, scores, mask, extra), float("-inf"))
+
+
+def _is_causal(module: nn.Module, extra: dict) -> bool:
+    given = extra.get("is_causal")
+    return getattr(module, "is_causal", True) if given is None else given
 
 
 def _hidden(module: nn.Module, scores: Tensor, mask: Any, extra: dict) -> Tensor:
     """Which keys a query may not see. No mask means plain causal attention."""
     n_query, n_key = scores.shape[-2:]
     if mask is None:
-        is_causal = extra.get("is_causal")
-        is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         hidden = torch.ones(n_query, n_key, dtype=torch.bool, device=scores.device)
-        return hidden.triu(n_key - n_query + 1) if is_causal and n_query > 1 else torch.zeros_like(hidden)
+        causal = _is_causal(module, extra) and n_query > 1
+        return hidden.triu(n_key - n_query + 1) if causal else torch.zeros_like(hidden)
     if mask.dtype == torch.bool:
         return ~mask
     return mask < torch.finfo(mask.dtype).min / 2
@@ -137,5 +169,5 @@ def softmax_with_sink(scores: Tensor, sink: Tensor | None) -> Tensor:
     """Probabilities over the keys; a learned sink (gpt_oss) takes its share and is dropped, so rows may sum to less than one."""
     if sink is None:
         return torch.softmax(scores, -1)
-    column = sink.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1).float()
+    column = sink.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1).to(scores.dtype)
     return torch.softmax(torch.cat([scores, column], -1), -1)[..., :-1]

@@ -77,7 +77,7 @@ def gradients(
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
         raise UsageError("the metric must return one number that depends on the logits, such as logits[0, -1, 5]")
     ports = list(dict.fromkeys(binding.port for binding in bindings))
-    raw = torch.autograd.grad(value.sum(), [session.raw[port] for port in ports], allow_unused=True)
+    raw = torch.autograd.grad(value, [session.raw[port] for port in ports], allow_unused=True)
     by_port = {port: _present(g, session.raw[port]) for port, g in zip(ports, raw, strict=True)}
     found = {b.site: b.read_gradient(batched(by_port[b.port], batch.n_pos)) for b in bindings}
     n_layers = model.atlas.n_layers
