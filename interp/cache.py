@@ -1,6 +1,7 @@
 """What one run captured: tensors by site, looked up by TransformerLens' names or by our short forms."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,13 @@ class ActivationCache(Mapping[str, Tensor]):
         except UsageError:
             return False
         return True
+
+    def get(self, key: str | Site, default: Any = None) -> Any:
+        """The tensor of a site, or ``default`` where it was not captured."""
+        try:
+            return self[key]
+        except UsageError:
+            return default
 
     def __iter__(self) -> Iterator[str]:
         return (site.name for site in self._tensors)

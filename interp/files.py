@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside ``path`` that becomes ``path`` when the block ends without an exception."""
-    target = Path(path).resolve()
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+    try:
+        target = Path(path).resolve()
+        irregular = target.exists() and not stat.S_ISREG(target.stat().st_mode)
+    except (OSError, RuntimeError) as error:  # a name that is too long; a link that leads to itself
+        raise UsageError(f"cannot write {path}: {error}; choose another output path") from error
+    if irregular:
         raise UsageError(f"{path} is not a regular file; choose another output path")
     if not target.parent.is_dir():
         raise UsageError(f"the folder {target.parent} does not exist; create it or choose another output path")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=".interp-", suffix=".part", dir=target.parent)
     except OSError as error:
         raise UsageError(f"cannot write in {target.parent}: {error.strerror}") from error
     os.close(handle)
@@ -52,13 +56,21 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def save_tensors(path: str | os.PathLike[str], tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file, all of it or nothing. Tensors are made contiguous and copied to the CPU first."""
+    """Writes a safetensors file, all of it or nothing. Tensors are made contiguous and copied to the CPU first.
+
+    Tensors that share memory are written one by one, as the format asks.
+    """
     from safetensors.torch import save_file
 
+    separate: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
     with replacing(path) as temporary:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, dict(metadata)
-        )
+        save_file(separate, temporary, dict(metadata))
 
 
 def _umask() -> int:

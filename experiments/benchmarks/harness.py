@@ -82,7 +82,9 @@ def check_equal(side: Side, reference: Side, tolerance: float = TOLERANCE) -> fl
     return far[worst]
 
 
-def measure(sides: Sequence[Side], baseline: Side, rounds: int, *, seed: int, warm_up: int = 1) -> dict[tuple[str, str], Timing]:
+def measure(
+    sides: Sequence[Side], baseline: Side, rounds: int, *, seed: int, warm_up: int = 1
+) -> dict[tuple[str, str], Timing]:
     """Times every side and the baseline in each round, in an order shuffled with ``seed``."""
     for side in (baseline, *sides):
         for _ in range(warm_up):

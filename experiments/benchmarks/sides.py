@@ -218,7 +218,7 @@ def nnsight(work: Work) -> Iterator[Side]:
             for block in blocks[:start]:
                 block.skip(entering)
             logits = model.output.logits.save()
-        return logits
+        return logits  # noqa: RET504 (it is filled in when the trace ends)
 
     with model.trace(ids, use_cache=False):
         entering = blocks[start].input.save()

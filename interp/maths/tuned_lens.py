@@ -45,7 +45,8 @@ def translate(
 class TranslatorFitter:
     """Ridge regression from the normed stream of each layer to the normed final stream, from batches of positions.
 
-    Sums are kept in fp64, which is what a second moment over hundreds of thousands of tokens needs: ``layers * d_model²`` numbers, twice.
+    The products of one batch are fp32; they are summed in fp64, which a second moment over many thousands of tokens needs:
+    ``layers * d_model²`` numbers, twice.
     """
 
     def __init__(self, n_layers: int, d_model: int) -> None:
@@ -58,13 +59,14 @@ class TranslatorFitter:
 
     def update(self, normed: Float[Tensor, "layer row d_model"], final: Float[Tensor, "row d_model"]) -> None:
         """Adds positions. Raises NumericsError for NaN or infinity, which would spoil every sum."""
-        x, y = normed.cpu().double(), final.cpu().double()
+        x, y = normed.float(), final.float()
         if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
             raise NumericsError("a residual stream is NaN or infinite; check the weights, or use dtype='float32'")
-        self._xx += x.transpose(1, 2) @ x
-        self._xy += x.transpose(1, 2) @ y
-        self._x += x.sum(1)
-        self._y += y.sum(0)
+        transposed = x.transpose(1, 2)
+        self._xx += (transposed @ x).cpu()
+        self._xy += (transposed @ y).cpu()
+        self._x += x.sum(1).cpu()
+        self._y += y.sum(0).cpu()
         self._yy += float(y.square().sum())
         self.n_tokens += len(y)
 

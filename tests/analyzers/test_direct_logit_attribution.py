@@ -8,7 +8,7 @@ from interp.errors import UsageError, VerificationError
 from interp.maths.norms import Norm
 from interp.results import load_result
 from oracles import attribution as oracle
-from tiny_models import FAMILIES
+from tiny_models import FAMILIES, build
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -20,6 +20,17 @@ def test_parts_sum_to_the_logit_and_heads_to_attention(family, ids, name):
     assert float(model.unembedding.cap(got.contributions.sum())) == pytest.approx(logit, abs=2e-4)
     assert got.model_logit == pytest.approx(logit, abs=1e-4)
     assert got.total == pytest.approx(got.logit, abs=2e-4)
+    for layer in range(model.atlas.n_layers):
+        attention = float(got.contributions[got.components.index(f"blocks.{layer}.hook_attn_out")])
+        assert float(got.heads[layer].sum() + got.attn_bias[layer]) == pytest.approx(attention, abs=2e-4)
+
+
+def test_an_output_bias_goes_through_the_norm_after_attention(ids):
+    from interp.runner.model import Model
+
+    model = Model(build("gemma2", attention_bias=True))
+    got = direct_logit_attribution(model, ids, target=7, by="head")
+    assert float(got.attn_bias.abs().min()) > 0
     for layer in range(model.atlas.n_layers):
         attention = float(got.contributions[got.components.index(f"blocks.{layer}.hook_attn_out")])
         assert float(got.heads[layer].sum() + got.attn_bias[layer]) == pytest.approx(attention, abs=2e-4)

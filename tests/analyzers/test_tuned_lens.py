@@ -1,5 +1,7 @@
 """Fitting a tuned lens and reading through it."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -23,6 +25,14 @@ def test_it_lowers_kl_and_leaves_the_last_row(family, texts, ids, name):
     assert float(through.kl_nats[:-1].mean()) < float(plain.kl_nats[:-1].mean())
     assert torch.equal(through.top_log_probs_nats[-1], plain.top_log_probs_nats[-1])
     assert float(tuned.explained_variance[-1]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_last_layer_is_left_bit_for_bit(family, texts):
+    tuned = dataclasses.replace(fit_tuned_lens(family("llama"), texts), weight=torch.randn(3, 32, 32))
+    normed = torch.randn(2, 5, 32)
+    out = tuned.apply(normed, [1, 2])
+    assert torch.equal(out[1], normed[1])
+    assert not torch.allclose(out[0], normed[0])
 
 
 def test_prompts_of_a_batch_are_fitted_as_if_alone(family, texts):

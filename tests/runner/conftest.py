@@ -2,13 +2,40 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
+from tiny_models import FAMILIES, VARIANTS
+
 if TYPE_CHECKING:
     from interp.runner.model import Model
+
+
+CORE = (
+    *("gpt2", "gpt_neox", "gpt_bigcode", "llama", "gemma2", "phi3", "opt", "bloom", "falcon", "mixtral", "gpt_oss"),
+    "granite",
+)
+"""The families that differ in what the runner does; the others are ``slow`` in all but the tests below."""
+ON_EVERY_FAMILY = (
+    "test_logits_are_bit_equal_with_everything_captured",
+    "test_the_residual_stream_adds_up",
+    "test_a_plain_restart_from_every_layer_and_position_is_the_full_forward",
+)
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what `make test` can leave to `make test-all`."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.parent == HERE and hasattr(item, "callspec"):
+            name, dtype = item.callspec.params.get("name", "gpt2"), item.callspec.params.get("dtype", torch.float32)
+            everywhere = item.originalname in ON_EVERY_FAMILY and dtype == torch.float32
+            if name in (*FAMILIES, *VARIANTS) and name not in CORE and not everywhere:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,6 @@ ROWS: dict[str, tuple[Callable[[Model], Any], str]] = {
         "cannot read the layers 'first'; write 5 or 5,7 or 0-4 or -1",
     ),
     "layers backwards": (lambda m: m.run(IDS, "resid_post@2-1"), "run backwards; write 1-2"),
-    "logits": (lambda m: m.run(IDS, logits="first"), "unknown logits 'first'; valid: 'all', 'last', False"),
     "stop layer": (lambda m: m.run(IDS, stop_at_layer=4), "layer 4 is out of range; valid: 0 to 2"),
     "a patch too wide": (
         lambda m: m.run(IDS, (), Patch("resid_pre@1", torch.zeros(33))),

@@ -205,19 +205,3 @@ def test_the_model_works_as_before_after_failures(family) -> None:
             fail(model)
     assert torch.equal(plain_logits(model.hf, _ids()[None]), plain)
     assert torch.equal(model.run(_ids(), "all").logits, plain)
-
-
-def test_a_run_inside_a_function_of_a_run(family) -> None:
-    """A user's function may run the model itself."""
-    model = family("llama")
-    inner: list[torch.Tensor] = []
-
-    def look(x: torch.Tensor) -> torch.Tensor:
-        inner.append(model.run(_ids(), "attn.pattern").logits)
-        return x
-
-    run = model.run(_ids(), "attn.pattern", Apply("attn.z@1", look))
-    plain = plain_logits(model.hf, _ids()[None])
-    assert torch.equal(run.logits, plain)
-    assert torch.equal(inner[0], plain)
-    assert len(run.cache) == 3

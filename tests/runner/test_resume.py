@@ -187,7 +187,7 @@ def test_the_base_run_is_unchanged_by_resuming(family) -> None:
         assert all(torch.equal(base.cache[site], value) for site, value in cached.items())
 
 
-@settings(max_examples=60)
+@settings(max_examples=35)
 @given(data=st.data())
 def test_any_change_anywhere_resumes_to_the_full_forward(family, near, data: st.DataObject) -> None:
     model = family(data.draw(st.sampled_from(SUPPORTED), label="family"))

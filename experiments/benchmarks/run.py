@@ -1,0 +1,219 @@
+"""``python -m experiments.benchmarks.run [--quick]``: measures and writes docs/benchmarks.md and results.json.
+
+``--quick`` takes about a minute and writes into experiments/benchmarks/out/ instead.
+"""
+
+import argparse
+import datetime
+import json
+import logging
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from experiments.benchmarks import lens, starting
+from experiments.benchmarks.config import FOLDER, ROOT, SEED, Config, Shape, read_goals
+from experiments.benchmarks.harness import Disagreement, Side, Spread, Timing, check_equal, measure
+from experiments.benchmarks.rows import Row, page, shown, timed_row
+from experiments.benchmarks.sides import OURS, PEERS, PLAIN, Work, ours, plain, random_ids, reference
+from interp.runner.model import Model, load
+
+FORWARD_ROWS = ("residual", "everything", "stop", "restart")
+PROMPT = "The Eiffel Tower is located in the city of"
+PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight")
+PEER_FAULTS = (ImportError, RuntimeError, ValueError, AttributeError, KeyError, TypeError, IndexError, Disagreement)
+"""What a peer may fail with and become a row with a reason; ours must not fail."""
+
+
+class Bench:
+    """One run of the benchmarks: the model, the settings, what could not run."""
+
+    def __init__(self, model: Model, config: Config, say: Callable[[str], None]) -> None:
+        self.model, self.config, self.say = model, config, say
+        self.goals = read_goals()
+        self.failures: list[str] = []
+
+    def title(self, key: str) -> str:
+        """A row's title with this run's numbers in it."""
+        c = self.config
+        return self.goals[key]["title"].format(
+            layers=self.model.atlas.n_layers, stop=c.stop_layer, start=c.start_layer, positions=c.lens_positions
+        )
+
+    def forward_rows(self, shape: Shape) -> Iterator[Row]:
+        """The rows about one forward, for one shape of the batch."""
+        ids = random_ids(self.model, shape.rows, shape.tokens, SEED)
+        work = Work(model=self.model, ids=ids, stop=self.config.stop_layer, start=self.config.start_layer)
+        baseline, truth = plain(work), reference(work)
+        expected = Side(row="plain", name="Hugging Face", call=lambda: truth, read=lambda numbers: numbers)
+        sides, far = [], []
+        for side in ours(work):
+            far.append((side.row, check_equal(side, expected)))
+            sides.append(side)
+        missing: dict[str, str] = {}
+        for name in self.config.peers:
+            try:
+                for side in PEERS[name](work):
+                    far.append((side.row, check_equal(side, expected)))
+                    sides.append(side)
+            except PEER_FAULTS as fault:
+                reason = f"{type(fault).__name__}: {fault}".splitlines()[0][:200]
+                self.failures.append(f"{name}, {shape}: {reason}")
+                missing[name] = "did not run"
+        timings = measure(sides, baseline, shape.rounds, seed=SEED)
+        for key in FORWARD_ROWS:
+            absent = {name: why for name, why in missing.items() if (key, name) not in timings}
+            yield timed_row(
+                key,
+                f"{self.title(key)}, {shape}",
+                self.goals[key],
+                timings,
+                (OURS, ("plain", PLAIN)),
+                absent,
+                max(value for row, value in far if row == key),
+            )
+
+    def lens_rows(self) -> Iterator[Row]:
+        """The lens against the matrix products, and its memory."""
+        n_pos, atlas = self.config.lens_positions, self.model.atlas
+        ids = random_ids(self.model, 1, n_pos, SEED)
+        side, baseline, formulas = lens.lens_sides(
+            lens.normed_streams(self.model, ids), self.model.unembedding, ids[0].roll(-1), OURS
+        )
+        far = check_equal(side, formulas)
+        timings: dict[tuple[str, str], Timing] = measure([side], baseline, self.config.lens_rounds, seed=SEED)
+        goal = self.goals["lens"]
+        yield timed_row("lens", self.title("lens"), goal, timings, (OURS, baseline.key), {}, far)
+        sizes = (atlas.n_layers, n_pos, atlas.d_model, atlas.d_vocab, self.config.threads)
+        yield self._attempt("lens_memory", lambda: Spread.of([starting.printed_number(lens.__name__, sizes)]))
+
+    def starting_rows(self) -> Iterator[Row]:
+        """Fresh processes."""
+        c = self.config
+        yield self._attempt("load", lambda: starting.load_time(c.model, c.threads, c.starts))
+        yield self._attempt("help", lambda: starting.wall_time(["--help"], c.threads, c.help_starts))
+        command = ["lens", PROMPT, "--model", c.model, "--quiet"]
+        yield self._attempt("command", lambda: starting.wall_time(command, c.threads, c.starts))
+
+    def _attempt(self, key: str, measured: Callable[[], Spread]) -> Row:
+        goal = self.goals[key]
+        try:
+            value: Spread | str = measured()
+        except starting.FailedStart as fault:
+            self.failures.append(f"{self.title(key)}: {fault}")
+            value = "did not run"
+        return Row(key=key, title=self.title(key), unit=goal["unit"], ours=value, goal=goal["goal"])
+
+    def memory_rows(self) -> Iterator[Row]:
+        """Bytes that a cache holds, each storage counted once."""
+        n_tokens = self.config.memory_tokens
+        work = Work(
+            model=self.model,
+            ids=random_ids(self.model, 1, n_tokens, SEED),
+            stop=self.config.stop_layer,
+            start=self.config.start_layer,
+        )
+        held: dict[str, dict[str, Spread | str]] = {"residual": {}, "everything": {}}
+        counts: dict[str, str] = {}
+        for side in ours(work):
+            if side.row in held:
+                held[side.row][OURS] = _held(side.call().cache)
+        if "TransformerLens" in self.config.peers:
+            try:
+                for side in PEERS["TransformerLens"](work):
+                    if side.row in held:
+                        cache = side.call()[1]
+                        held[side.row][side.name] = _held(cache)
+                        counts[side.row] = f"; {len(cache)} tensors in TransformerLens's"
+            except PEER_FAULTS as fault:
+                self.failures.append(f"TransformerLens, memory: {type(fault).__name__}: {fault}".splitlines()[0][:200])
+        for key, values in held.items():
+            mine = values.pop(OURS)
+            title = (
+                f"cache of the {self.title(key)}, 1x{n_tokens}"
+                if key == "residual"
+                else f"cache of {self.title(key)}, 1x{n_tokens}"
+            )
+            yield Row(key=f"{key}_memory", title=title + counts.get(key, ""), unit="MB", ours=mine, others=values)
+
+    def rows(self) -> Iterator[Row]:
+        """All of them, in the page's order."""
+        for shape in self.config.shapes:
+            yield from self.forward_rows(shape)
+        yield from self.lens_rows()
+        yield from self.starting_rows()
+        yield from self.memory_rows()
+
+
+def _held(cache: Any) -> Spread:
+    tensors = [tensor for tensor in cache.values() if isinstance(tensor, Tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return Spread.of([sum(storages.values()) / 1e6])
+
+
+def about(model: Model, command: str) -> dict[str, str]:
+    """The machine, the model and the versions."""
+    source = model.source
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return {
+        "command": command,
+        "model": f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}",
+        "weights SHA-256": source.weights_sha256 if source else "made in memory",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "threads": str(torch.get_num_threads()),
+        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{k} {v}" for k, v in found.items())]),
+        "load average before": f"{psutil.getloadavg()[0]:.1f}",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def bench(model: Model, config: Config, command: str, say: Callable[[str], None]) -> tuple[str, dict[str, Any]]:
+    """Measures everything; the page and the same as data."""
+    described = about(model, command)
+    runner = Bench(model, config, say)
+    rows = []
+    with torch.no_grad():
+        for row in runner.rows():
+            rows.append(row)
+            goal = "" if row.goal is None else f", goal {row.goal:g}"
+            say(f"{row.title}: {shown(row.ours, row.unit)} {row.unit}{goal}")
+    data = {"about": described, "rows": [row.to_json() for row in rows], "failures": runner.failures}
+    return page(rows, described, runner.failures), data
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 0; whether goals are met stands on the page."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.run", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few rounds and short prompts, written to out/")
+    asked = parser.parse_args(arguments)
+    config = Config().quick() if asked.quick else Config()
+    torch.set_num_threads(config.threads)
+    logging.disable(logging.WARNING)  # other tools warn about what they find
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    model = load(config.model, device="cpu", dtype="float32")
+    command = "python -m experiments.benchmarks.run --quick" if asked.quick else "make bench"
+    text, data = bench(model, config, command, lambda line: print(line, flush=True))
+    folder = FOLDER / "out" if asked.quick else FOLDER
+    folder.mkdir(exist_ok=True)
+    target = folder / "benchmarks.md" if asked.quick else ROOT / "docs" / "benchmarks.md"
+    target.write_text(text)
+    (folder / "results.json").write_text(json.dumps(data, indent=1) + "\n")
+    print(f"wrote {target.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
