@@ -115,7 +115,8 @@ def test_rounds_interleave_all_sides_in_a_shuffled_order_that_repeats():
     assert timings["row", "rare"].seconds.n == 2
     rounds = calls[3:]  # after the warm-up
     assert sorted(rounds) == ["base"] * 6 + ["other"] * 6 + ["rare"] * 2
-    assert rounds != sorted(rounds)
+    common = [name for name in rounds if name != "rare"]
+    assert len({tuple(common[at : at + 2]) for at in range(0, 12, 2)}) == 2  # both orders occur
 
 
 def test_spreads_and_whether_a_goal_is_met():

@@ -1,11 +1,11 @@
-"""On a CPU a long prompt's pattern is computed some queries at a time: the same numbers as at once, and as Hugging Face's eager attention."""
+"""On a CPU a long prompt's pattern is computed some queries at a time: the same numbers as at once and as in eager attention."""
 
 import pytest
 import torch
-from tiny_models import build
 
 from interp.runner import attention
 from interp.runner.model import Model
+from tiny_models import build
 
 N_POS = 40  # blocks of 16, 16 and 8 queries
 NAMES = ("llama", "gpt2", "gemma2", "gemma3_text", "gpt_oss", "qwen3", "gpt_neox")
