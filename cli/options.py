@@ -39,7 +39,10 @@ Device: TypeAlias = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps.")
 ]
 Dtype: TypeAlias = Annotated[
-    str, typer.Option("--dtype", metavar="DTYPE", help="auto (as stored; float32 on the CPU), float32, bfloat16 or float16.")
+    str,
+    typer.Option(
+        "--dtype", metavar="DTYPE", help="auto (as stored; float32 on the CPU), float32, bfloat16 or float16."
+    ),
 ]
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of every random draw.")]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]

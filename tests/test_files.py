@@ -70,7 +70,10 @@ def test_an_exception_leaves_the_old_file_and_no_other(tmp_path: Path, error: ty
 def test_a_full_disk_is_told_in_words(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_bytes(path, b"old")
-    with pytest.raises(UsageError, match="cannot write .*file: No space left on device; the file is as it was before"), replacing(path):
+    with (
+        pytest.raises(UsageError, match="cannot write .*file: No space left on device; the file is as it was before"),
+        replacing(path),
+    ):
         raise OSError(28, os.strerror(28))
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]

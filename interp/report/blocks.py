@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
+from interp.report.arrays import Mapped, Words
 from interp.report.markup import Child
 from interp.tokens import Tokens
 
@@ -55,17 +58,33 @@ class Axis:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cells:
+    """What the cells of a map say, so that the page can write it itself: the row, ``link``, the token, and the ``best`` tokens.
+
+    ``probs`` are the probabilities of the best, in their order.
+    """
+
+    rows: Sequence[str]
+    link: str
+    best: Words | None = None
+    probs: Sequence[Mapped] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Version:
     """One version of a picture.
 
     ``follow`` says what changes with the selected token: for each trace, properties and where to take them from, a column of a
-    matrix [layer pos] or an item of a sequence [pos]. Without it the picture does not depend on the selection.
+    matrix [layer pos] or an item of a sequence [pos]. Without it the picture does not depend on the selection. ``given`` are
+    properties of each trace that the page computes from matrices it has, ``cells`` the texts of a map.
     """
 
     figure: "Figure"
     follow: Sequence[Mapping[str, Any]] = ()
     x: Axis | None = None
     y: Axis | None = None
+    given: Sequence[Mapping[str, Mapped]] = ()
+    cells: Cells | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +96,21 @@ class Picture:
     prompt: str
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Line:
+    """A line of a linked table: fixed text, or what matrices hold in the row that ``rows`` names for each layer of the table."""
+
+    cells: Sequence[str | np.ndarray | Mapped | Words]
+    rows: Sequence[int | None]
+    """None where the line is missing at a layer."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LinkedTable:
-    """A table for the selected layer and token. ``cells[layer][pos]`` are its rows; a sequence in a cell is a list of tokens."""
+    """A table for the selected layer and token."""
 
     columns: Sequence[str]
-    cells: Sequence[Sequence[Sequence[Sequence[int | float | str | Sequence[str]]]]]
+    lines: Sequence[Line]
     layers: tuple[int, ...]
     caption: str
     prompt: str

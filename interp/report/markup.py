@@ -45,7 +45,7 @@ def join(children: Iterable[Child], separator: str = "") -> Html:
 
 def token(piece: str) -> Html:
     """A token as a chip, with every character visible and its writing direction kept to itself."""
-    return element("span", visible(piece), class_="tok", dir="auto")
+    return element("bdi", visible(piece), class_="tok")
 
 
 def quoted(text: str) -> Html:

@@ -1,19 +1,17 @@
-"""Figures and tables as compact JSON: rounded numbers, and of several versions only what differs."""
+"""Figures as compact JSON: rounded numbers, matrices as references, and of several versions only what differs."""
 
-import base64
 import gzip
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+from interp.report.arrays import Arrays, Mapped
+from interp.report.blocks import Cells, Version
 
 DIGITS = 4
-_PLAIN_LIMIT = 100_000
 
 
 def compact(value: Any, digits: int = DIGITS) -> Any:
@@ -31,42 +29,26 @@ def compact(value: Any, digits: int = DIGITS) -> Any:
     raise TypeError(f"a page cannot hold a {type(value).__name__}")
 
 
-class Matrices:
-    """The matrices of a page, each held once; a packed figure refers to them by number."""
-
-    def __init__(self) -> None:
-        self.packed: list[Any] = []
-        self._numbers: dict[str, int] = {}
-
-    def reference(self, matrix: np.ndarray) -> dict[str, int]:
-        """``{"matrix": number}`` for a matrix, which is added unless an equal one is there."""
-        values = compact(matrix)
-        number = self._numbers.setdefault(json.dumps(values), len(self.packed))
-        if number == len(self.packed):
-            self.packed.append(values)
-        return {"matrix": number}
-
-    def compact(self, value: Any) -> Any:
-        """Like ``compact``, with numeric matrices as references."""
-        if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "fiu":
-            return self.reference(value)
-        if isinstance(value, Mapping):
-            return {str(key): self.compact(item) for key, item in value.items()}
-        return compact(value)
+def pack_properties(properties: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
+    """Properties of a trace, with numeric matrices as references."""
+    return {str(key): _packed(value, arrays) for key, value in properties.items()}
 
 
-def pack_figure(figure: "Figure", matrices: Matrices) -> dict[str, Any]:
-    """``{"data": [...], "layout": {...}}`` of a plotly figure."""
+def pack_figure(version: Version, arrays: Arrays) -> dict[str, Any]:
+    """``{"data": [...], "layout": {...}}`` of a version's figure, without what its ``given`` and ``cells`` let the page make itself."""
     # The properties trace by trace: Figure.to_dict would turn arrays into base64, which cannot be rounded.
-    parts: Any = figure
+    figure: Any = version.figure
     traces = []
-    for trace in parts.data:
+    for index, trace in enumerate(figure.data):
         properties = trace.to_plotly_json()
         if "log" in properties.get("meta", {}):
-            # The page takes the logarithm of customdata itself.
-            del properties["z"]
-        traces.append(matrices.compact(properties))
-    return {"data": traces, "layout": compact(parts.layout.to_plotly_json())}
+            properties["z"] = Mapped(properties["customdata"], properties["meta"]["log"])
+        if version.cells is not None:
+            properties = {key: value for key, value in properties.items() if key not in ("text", "hovertext")}
+            properties["cells"] = _cells(version.cells, arrays)
+        given = version.given[index] if version.given else {}
+        traces.append(pack_properties(properties | dict(given), arrays))
+    return {"data": traces, "layout": compact(figure.layout.to_plotly_json())}
 
 
 def difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,17 +63,29 @@ def difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
     return patch
 
 
-def data_script(data: Any) -> tuple[str, str]:
-    """The type and the text of a script element that holds ``data``; large data is compressed.
+def compressed(data: Mapping[str, Any], arrays: Arrays) -> bytes:
+    """Everything the script reads: JSON, a zero byte, the bytes of the arrays; gzipped, the same for the same data."""
+    description, binary = arrays.packed()
+    text = json.dumps(
+        {**data, "arrays": description}, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+    return gzip.compress(text.encode() + b"\0" + binary, 9, mtime=0)
 
-    Nothing in the text can end the element or start another: ``<``, ``>`` and ``&`` are escaped and everything is ASCII.
-    """
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    if len(text) > _PLAIN_LIMIT:
-        return "application/gzip", base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return "application/json", text
+
+def _packed(value: Any, arrays: Arrays) -> Any:
+    if isinstance(value, Mapped):
+        return arrays.reference(value)
+    if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "fiu":
+        return arrays.reference(value.astype(np.float64))
+    return compact(value)
+
+
+def _cells(cells: Cells, arrays: Arrays) -> dict[str, Any]:
+    packed: dict[str, Any] = {"rows": list(cells.rows), "link": cells.link}
+    if cells.best is not None:
+        packed["best"] = arrays.words(cells.best)["words"]
+        packed["probs"] = [arrays.reference(source) for source in cells.probs]
+    return packed
 
 
 def _rounded(value: float, digits: int) -> float | int | None:

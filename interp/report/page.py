@@ -12,9 +12,10 @@ from typing import Any
 
 from interp.errors import UsageError, unknown
 from interp.files import write_bytes
+from interp.report import base91
 from interp.report.blocks import Finding, Prompt, Section
 from interp.report.markup import Html, element, join, quoted, terms_in
-from interp.report.pack import data_script
+from interp.report.pack import compressed
 from interp.report.render import Renderer
 from interp.report.sections import BUILDERS, glossary, provenance, tokens
 from interp.report.sections.answer import answer_of
@@ -24,6 +25,7 @@ from interp.tokens import visible
 
 PLOTLY_BUNDLE = "vendor/plotly-cartesian.min.js.gz"
 _FINDINGS = 5
+_HERO = 200
 
 
 @dataclass(frozen=True)
@@ -57,20 +59,22 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
     sections.append(glossary.build(_used_terms(sections)))
     renderer = Renderer()
     body = [renderer.section(section, number) for number, section in enumerate(sections, start=1)]
-    labels = {key: {"labels": prompt.tokens.labels, "positions": prompt.positions} for key, prompt in prompts.items()}
-    kind, data = data_script({"blocks": renderer.data, "matrices": renderer.matrices.packed, "prompts": labels})
-    script = _asset("script.js")
-    plotly = _plotly()
+    tokens_of = {
+        key: {"labels": prompt.tokens.labels, "ids": prompt.tokens.ids, "positions": prompt.positions}
+        for key, prompt in prompts.items()
+    }
+    data = compressed({"blocks": renderer.data, "prompts": tokens_of}, renderer.arrays)
+    script = _asset("data.js") + _asset("script.js")
+    plotly = _bundle()
     parts = {
-        "csp": _policy(script, plotly),
+        "csp": _policy(script, gzip.decompress(plotly).decode()),
         "title": join([visible(title) if title is not None else _title(results, prompts)]).text,
         "style": _asset("style.css"),
         "head": _head(results, prompts, sections).text,
         "contents": _contents(sections).text,
         "sections": join(body, "\n").text,
-        "data_type": kind,
-        "data": data,
-        "plotly": base64.b64encode(_bundle()).decode(),
+        "data": _packed("data", data),
+        "plotly": _packed("plotly", plotly),
         "script": script,
     }
     # One pass, so that text which looks like a placeholder stays text.
@@ -126,7 +130,8 @@ def _head(results: Sequence[Result], prompts: Mapping[str, Prompt], sections: Se
     parts = [element("p", "interp", " · ", quoted(origin.model), class_="overline")]
     for key, prompt in _by_text(prompts).items():
         answer = answer_of([result for result in results if _same_text(result, prompt)])
-        heading = [element("span", quoted(prompt.tokens.text.strip(" ")), class_="prompt")]
+        text = prompt.tokens.text.strip(" ")
+        heading = [element("span", quoted(_shortened(text)), class_="prompt")]
         if answer is not None:
             heading += [
                 " ",
@@ -135,6 +140,9 @@ def _head(results: Sequence[Result], prompts: Mapping[str, Prompt], sections: Se
                 ),
             ]
         parts.append(element("h1" if key == "p0" else "p", *heading, class_="hero"))
+        if _shortened(text) != text:
+            summary = element("summary", f"Show the whole prompt ({len(text):,} characters)")
+            parts.append(element("details", summary, element("p", quoted(text), class_="whole"), class_="prompt"))
     precision = f"{origin.dtype} on {origin.device}"
     parts.append(
         element(
@@ -149,6 +157,11 @@ def _head(results: Sequence[Result], prompts: Mapping[str, Prompt], sections: Se
         for finding, section in ranked[:_FINDINGS]
     ]
     return join([*parts, element("ul", *items, class_="findings")] if items else parts, "\n")
+
+
+def _shortened(text: str) -> str:
+    """A long prompt's start and end, which the answer follows."""
+    return text if len(text) <= _HERO else f"{text[: _HERO // 2].rstrip()} … {text[-_HERO // 2 :].lstrip()}"
 
 
 def _by_text(prompts: Mapping[str, Prompt]) -> dict[str, Prompt]:
@@ -211,5 +224,6 @@ def _bundle() -> bytes:
     return (files("interp.report") / PLOTLY_BUNDLE).read_bytes()
 
 
-def _plotly() -> str:
-    return gzip.decompress(_bundle()).decode()
+def _packed(name: str, data: bytes) -> str:
+    """A script element that holds gzipped data, which the page's script unpacks; browsers do not run its type."""
+    return f'<script type="application/gzip" id="{name}" data-bytes="{len(data)}">{base91.encode(data)}</script>'

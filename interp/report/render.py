@@ -1,14 +1,12 @@
 """Sections as HTML, and the data of their pictures and linked tables for the page's script."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from interp.report.blocks import Axis, Block, LinkedTable, Picture, Section, Table, Version
+from interp.report.arrays import Arrays, Words
+from interp.report.blocks import Axis, Block, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Html, element, join, prose
-from interp.report.pack import Matrices, compact, difference, pack_figure
-
-_SHOWN_DIGITS = 3
+from interp.report.pack import difference, pack_figure, pack_properties
 
 
 @dataclass
@@ -16,7 +14,7 @@ class Renderer:
     """Renders blocks one after the other; ``data`` collects what the script needs, in the order of the blocks' numbers."""
 
     data: list[dict[str, Any]] = field(default_factory=list)
-    matrices: Matrices = field(default_factory=Matrices)
+    arrays: Arrays = field(default_factory=Arrays)
 
     def section(self, section: Section, number: int) -> Html:
         """The section with its heading, lead and blocks."""
@@ -35,7 +33,7 @@ class Renderer:
         return join([block])
 
     def _picture(self, picture: Picture) -> Html:
-        packed = pack_picture(picture, self.matrices)
+        packed = pack_picture(picture, self.arrays)
         number = self._add(packed)
         return element(
             "figure",
@@ -54,7 +52,7 @@ class Renderer:
         )
 
     def _linked(self, linked: LinkedTable) -> Html:
-        number = self._add(pack_linked(linked))
+        number = self._add(pack_linked(linked, self.arrays))
         return element(
             "figure",
             element("p", class_="where", aria_live="polite"),
@@ -70,21 +68,12 @@ class Renderer:
 
 
 def table(block: Table) -> Html:
-    """A table whose numeric columns are set flush right; long ones scroll."""
-    heads = [
-        element("th", name, scope="col", class_="num" if index in block.numeric else None)
-        for index, name in enumerate(block.columns)
-    ]
-    rows = [
-        element(
-            "tr",
-            *(element("td", cell, class_="num" if index in block.numeric else None) for index, cell in enumerate(row)),
-            data_pos=pos if block.follows else None,
-        )
-        for pos, row in enumerate(block.rows)
-    ]
+    """A table; the columns to set flush right are named in its class once, because a long prompt has many rows."""
+    heads = [element("th", name, scope="col") for name in block.columns]
+    rows = [element("tr", *(element("td", cell) for cell in row)) for row in block.rows]
     caption = [element("caption", block.caption)] if block.caption else []
-    body = element("table", *caption, element("thead", element("tr", *heads)), element("tbody", *rows))
+    right = " ".join(f"num{index}" for index in sorted(block.numeric)) or None
+    body = element("table", *caption, element("thead", element("tr", *heads)), element("tbody", *rows), class_=right)
     label = block.caption if isinstance(block.caption, str) else "Table"
     return element(
         "div",
@@ -97,46 +86,47 @@ def table(block: Table) -> Html:
     )
 
 
-def pack_picture(picture: Picture, matrices: Matrices) -> dict[str, Any]:
+def pack_picture(picture: Picture, arrays: Arrays) -> dict[str, Any]:
     """The first version whole, of the others only the differences from it."""
     versions = list(picture.versions.items())
-    base = pack_figure(versions[0][1].figure, matrices)
+    base = pack_figure(versions[0][1], arrays)
     options = []
     for words, version in versions:
-        packed = pack_figure(version.figure, matrices)
+        packed = pack_figure(version, arrays)
         whole = len(packed["data"]) != len(base["data"])
         options.append(
             {"label": words}
             | ({"whole": packed} if whole else {"patch": difference(base, packed)})
-            | _extras(version, matrices)
+            | _extras(version, arrays)
         )
     return {"type": "picture", "prompt": picture.prompt, "base": base, "options": options}
 
 
-def pack_linked(linked: LinkedTable) -> dict[str, Any]:
-    """The cells, with each distinct token once in ``words``."""
-    words: dict[str, int] = {}
-
-    def cell(value: int | float | str | Sequence[str]) -> Any:
-        if isinstance(value, str | float | int):
-            return compact(value, _SHOWN_DIGITS)
-        return [words.setdefault(word, len(words)) for word in value]
-
-    cells = [[[[cell(value) for value in row] for row in rows] for rows in layer] for layer in linked.cells]
+def pack_linked(linked: LinkedTable, arrays: Arrays) -> dict[str, Any]:
+    """The lines, with references to arrays in place of what differs from cell to cell."""
     return {
         "type": "linked",
         "prompt": linked.prompt,
         "columns": list(linked.columns),
         "layers": list(linked.layers),
-        "cells": cells,
-        "words": list(words),
+        "lines": [_line(line, arrays) for line in linked.lines],
     }
 
 
-def _extras(version: Version, matrices: Matrices) -> dict[str, Any]:
+def _line(line: Line, arrays: Arrays) -> dict[str, Any]:
+    cells = []
+    for cell in line.cells:
+        if isinstance(cell, str):
+            cells.append(cell)
+        else:
+            cells.append(arrays.words(cell) if isinstance(cell, Words) else arrays.reference(cell))
+    return {"cells": cells, "rows": list(line.rows)}
+
+
+def _extras(version: Version, arrays: Arrays) -> dict[str, Any]:
     extras: dict[str, Any] = {}
     if version.follow:
-        extras["follow"] = [matrices.compact(properties) for properties in version.follow]
+        extras["follow"] = [pack_properties(properties, arrays) for properties in version.follow]
     for name, axis in (("x", version.x), ("y", version.y)):
         if axis is not None:
             extras[name] = _axis(axis)

@@ -4,15 +4,17 @@ from typing import Any
 
 import numpy as np
 
-from interp.figures import MEASURES, lens_heatmap, target_trajectory, trajectory_values
+from interp.figures import MEASURES, lens_heatmap, target_trajectory
 from interp.figures.rows import Rows, site_rows
 from interp.figures.style import short
-from interp.report.blocks import Axis, Finding, LinkedTable, Picture, Section, Version
+from interp.report.arrays import Mapped, Words
+from interp.report.blocks import Axis, Cells, Finding, Line, LinkedTable, Picture, Section, Version
 from interp.report.markup import join, token
 from interp.report.sections.numbers import percent
 from interp.tokens import visible
 
 _SAME_NATS = 0.01
+_HOVERED = 3
 _SWITCH = {
     "Top token": "probability",
     "Target log-probability": "log_prob",
@@ -44,7 +46,7 @@ def build(result: Any, prompt: str) -> Section | None:
         label=_name(result).capitalize(),
         lead=lead,
         place=40,
-        blocks=(_map(result, rows, prompt), _best(result, rows, prompt), _trajectory(result, rows, prompt)),
+        blocks=(_map(result, rows, prompt), _ranked(result, rows, prompt), _trajectory(result, rows, prompt)),
         findings=_findings(result, rows),
     )
 
@@ -82,6 +84,7 @@ def _map(result: Any, rows: Rows, prompt: str) -> Picture:
     top = [[[words[number] for number in best] for best in row] for row in result.top_ids.tolist()]
     probs = result.top_log_probs_nats.double().exp().numpy()
     values = _values(result)
+    cells = Cells(rows=rows.labels, link="after", best=_best(result), probs=_probs(result)[:_HOVERED])
     versions = {
         words_on_switch: Version(
             figure=lens_heatmap(
@@ -95,6 +98,8 @@ def _map(result: Any, rows: Rows, prompt: str) -> Picture:
             ),
             x=Axis(of="token"),
             y=_axis(rows),
+            given=[{"z": _probs(result)[0]}] if name == "probability" else (),
+            cells=cells,
         )
         for words_on_switch, name in _SWITCH.items()
     }
@@ -108,22 +113,34 @@ def _map(result: Any, rows: Rows, prompt: str) -> Picture:
     )
 
 
-def _best(result: Any, rows: Rows, prompt: str) -> LinkedTable:
+def _best(result: Any) -> Words:
+    return Words(result.top_ids.numpy(), _words(result))
+
+
+def _probs(result: Any) -> list[Mapped]:
+    """The probability of the best, second best, ... token of each cell, from the log-probabilities."""
+    logs = result.top_log_probs_nats.double().numpy()
+    return [Mapped(logs[..., rank], "exp") for rank in range(logs.shape[2])]
+
+
+def _ranked(result: Any, rows: Rows, prompt: str) -> LinkedTable:
     """The best few tokens of the lens at the selected cell: what hovering shows, for narrow pages and screen readers."""
-    words = _words(result)
-    ids, probs = result.top_ids.tolist(), result.top_log_probs_nats.double().exp().tolist()
-    cells: dict[int, list[list[list[Any]]]] = {}
-    for row, layer in enumerate(rows.layers):
-        if layer is None:
-            continue
-        line = cells.setdefault(layer, [[] for _ in ids[row]])
-        for pos, ranked in enumerate(zip(ids[row], probs[row], strict=True)):
-            for rank, (number, prob) in enumerate(zip(*ranked, strict=True)):
-                line[pos].append([rows.labels[row], rank, [words[number]], prob])
+    layers = tuple(sorted({layer for layer in rows.layers if layer is not None}))
+    places = {(kind, layer): row for row, (kind, layer) in enumerate(zip(rows.kinds, rows.layers, strict=True))}
+    kinds = list(dict.fromkeys(kind for kind, layer in places if layer is not None))
+    best, probs = _best(result), _probs(result)
+    lines = [
+        Line(
+            cells=[*([kind] if len(kinds) > 1 else []), str(rank), Words(best.ids[..., rank], best.texts), prob],
+            rows=[places.get((kind, layer)) for layer in layers],
+        )
+        for kind in kinds
+        for rank, prob in enumerate(probs)
+    ]
     return LinkedTable(
-        columns=("row", "rank", "next token", "probability"),
-        cells=list(cells.values()),
-        layers=tuple(cells),
+        columns=(*(["read from"] if len(kinds) > 1 else []), "rank", "next token", "probability"),
+        lines=lines,
+        layers=layers,
         caption="What the lens reads at the selected layer and token.",
         prompt=prompt,
     )
@@ -132,20 +149,29 @@ def _best(result: Any, rows: Rows, prompt: str) -> LinkedTable:
 def _trajectory(result: Any, rows: Rows, prompt: str) -> Picture:
     words = _words(result)
     targets = [f"target {words.get(number, '(none)')}" for number in result.target_ids.tolist()]
-    values = _values(result)
+    log_prob, rank = _values(result)["log_prob"], _values(result)["rank"]
     top = result.top_log_probs_nats[..., 0].double().numpy()
     other = "top token of the layer"
-    lines: dict[str, tuple[str, list[np.ndarray], bool, tuple[float, float] | None]] = {
-        "Probability": ("probability", [np.exp(values["log_prob"]), np.exp(top)], False, (-0.02, 1.02)),
-        "Log-probability": ("log-probability (nats)", [values["log_prob"], top], False, None),
-        "Rank": (MEASURES["rank"].title, [values["rank"]], True, None),
+    unit = MEASURES["rank"].title
+    last = {name: array[:, -1] for name, array in ((targets[-1], log_prob), (other, top))}
+    figures = {
+        "Probability": target_trajectory(
+            {name: np.exp(array) for name, array in last.items()},
+            rows=rows.labels,
+            unit="probability",
+            limits=(-0.02, 1.02),
+        ),
+        "Log-probability": target_trajectory(last, rows=rows.labels, unit="log-probability (nats)"),
+        "Rank": target_trajectory({targets[-1]: rank[:, -1]}, rows=rows.labels, unit=unit, log=True),
+    }
+    follows: dict[str, list[dict[str, Any]]] = {
+        "Probability": [{"y": Mapped(log_prob, "exp")}, {"y": _probs(result)[0]}],
+        "Log-probability": [{"y": log_prob}, {"y": top}],
+        "Rank": [{"y": Mapped(rank, "1 + value"), "customdata": rank}],
     }
     versions = {}
-    for switch, (unit, arrays, log, limits) in lines.items():
-        names = [targets[-1], other][: len(arrays)]
-        series = {name: array[:, -1] for name, array in zip(names, arrays, strict=True)}
-        figure = target_trajectory(series, rows=rows.labels, unit=unit, log=log, limits=limits)
-        follow = [trajectory_values(array, log=log) for array in arrays]
+    for switch, figure in figures.items():
+        follow = follows[switch]
         follow[0]["name"] = [short(target, 40) for target in targets]
         versions[switch] = Version(figure=figure, follow=follow, x=_axis(rows))
     return Picture(

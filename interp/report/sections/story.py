@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 
 from interp.figures import story_heatmap, story_lines
-from interp.report.blocks import Axis, Finding, LinkedTable, Picture, Section, Version
+from interp.report.arrays import Words
+from interp.report.blocks import Axis, Cells, Finding, Line, LinkedTable, Picture, Section, Version
 from interp.report.markup import join, token
 from interp.tokens import visible
 
-_LISTED = 6
+_ROOM = 62_000
+"""How many pushed tokens fit on the page: they are what a long prompt has most of."""
 _MAPS = {
     "Stream: norm": ("stream_norm", "norm of the stream"),
     "Attention: norm": ("attn_norm", "norm of what attention wrote"),
@@ -69,7 +71,8 @@ def _maps(result: Any, prompt: str) -> Picture:
         figure = story_heatmap(
             _array(result, name), rows=rows, tokens=result.tokens.labels, title=title, signed=not norm, log=norm
         )
-        versions[words] = Version(figure=figure, x=Axis(of="token"), y=_layer_axis(result))
+        cells = Cells(rows=rows, link="at")
+        versions[words] = Version(figure=figure, x=Axis(of="token"), y=_layer_axis(result), cells=cells)
     return Picture(
         versions=versions,
         caption="Layers upwards, tokens from left to right. Norms are on a log scale. Click a cell to select its layer and token.",
@@ -98,35 +101,34 @@ def _lines(result: Any, prompt: str) -> Picture:
 
 def _pushed(result: Any, prompt: str) -> LinkedTable:
     """The tokens whose logits each update raises and lowers most when read through the unembedding."""
-    parts = {"attention": "attn", "MLP": "mlp"}
-    numbers = {
-        part: [_array(result, f"{name}_{what}").tolist() for what in ("norm", "cos_stream", "cos_final")]
-        for part, name in parts.items()
-    }
-    ids = {
-        part: [getattr(result, f"{name}_{what}_ids")[..., :_LISTED].tolist() for what in ("promoted", "suppressed")]
-        for part, name in parts.items()
-    }
-    words = {int(number): visible(piece) for number, piece in result.vocabulary.items()}
-    cells = [
-        [
-            [
-                [
-                    part,
-                    *(table[layer][pos] for table in numbers[part]),
-                    *([words[number] for number in table[layer][pos]] for table in ids[part]),
-                ]
-                for part in parts
-            ]
-            for pos in range(len(result.tokens))
-        ]
-        for layer in _layers(result)
+    layers = _layers(result)
+    texts = {int(number): visible(piece) for number, piece in result.vocabulary.items()}
+    shape = result.attn_promoted_ids.shape
+    listed = max(1, min(shape[2], _ROOM // (4 * shape[0] * shape[1])))
+
+    def words(name: str) -> Words:
+        return Words(getattr(result, name)[..., :listed].numpy(), texts)
+
+    lines = [
+        Line(
+            cells=[
+                part,
+                *(_array(result, f"{name}_{what}") for what in ("norm", "cos_stream", "cos_final")),
+                words(f"{name}_promoted_ids"),
+                words(f"{name}_suppressed_ids"),
+            ],
+            rows=layers,
+        )
+        for part, name in (("attention", "attn"), ("MLP", "mlp"))
     ]
+    caption = "What was written here, and the tokens it would raise and lower most if it were read out directly."
+    if listed < shape[2]:
+        caption += f" The prompt is long, so the page lists {listed} of the {shape[2]} that the result holds."
     return LinkedTable(
         columns=("part", "norm", "cosine to stream", "cosine to end", "pushes up", "pushes down"),
-        cells=cells,
-        layers=_layers(result),
-        caption="What was written here, and the tokens it would raise and lower most if it were read out directly.",
+        lines=lines,
+        layers=layers,
+        caption=caption,
         prompt=prompt,
     )
 

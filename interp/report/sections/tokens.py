@@ -3,18 +3,11 @@
 from interp.report.blocks import Prompt, Section, Table
 from interp.report.markup import Child, element, token
 
-_STRIP = 400
-
 
 def build(prompt: Prompt, key: str) -> Section:
     """The prompt as a strip of tokens to choose from, and as a table with ids and places in the text."""
     tokens, count = prompt.tokens, len(prompt.tokens)
-    chips = [
-        element("button", token(piece), element("small", str(number)), type="button", data_pos=pos, class_="pick")
-        for pos, (piece, number) in enumerate(zip(tokens.pieces, tokens.ids, strict=True))
-        if pos < _STRIP
-    ]
-    strip = element("div", *chips, class_="strip", data_prompt=key, role="group", aria_label="Tokens of the prompt")
+    strip = element("div", class_="strip", data_prompt=key, role="group", aria_label="Tokens of the prompt")
     rows: list[list[Child]] = []
     for pos, (piece, number, span) in enumerate(zip(tokens.pieces, tokens.ids, tokens.spans, strict=True)):
         place = "none of the text" if span is None else f"{span[0]} to {span[1]}"
