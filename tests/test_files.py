@@ -67,6 +67,15 @@ def test_an_exception_leaves_the_old_file_and_no_other(tmp_path: Path, error: ty
     assert not new.exists()
 
 
+def test_a_reader_keeps_the_file_it_opened(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    with path.open("rb") as reader:
+        write_bytes(path, b"new and longer")
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new and longer"
+
+
 def test_a_full_disk_is_told_in_words(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_bytes(path, b"old")

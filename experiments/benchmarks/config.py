@@ -32,8 +32,8 @@ class Config:
     threads: int = 2
     shapes: tuple[Shape, ...] = (
         Shape(rows=1, tokens=12, rounds=120),
-        Shape(rows=4, tokens=128, rounds=18),
-        Shape(rows=1, tokens=512, rounds=18),
+        Shape(rows=4, tokens=128, rounds=15),
+        Shape(rows=1, tokens=512, rounds=15),
     )
     stop_layer: int = 5
     start_layer: int = 25

@@ -41,7 +41,8 @@ def lens_sides(normed: Tensor, unembedding: Unembedding, targets: Tensor, ours: 
         }
 
     side = Side(row="lens", name=ours, call=lambda: lens_statistics(normed, unembedding, targets, k=5), read=read)
-    products = min(_products(normed, unembedding.weight), key=_fastest)
+    trials = [_fastest(product) for product in _products(normed[:, :64], unembedding.weight)]
+    products = list(_products(normed, unembedding.weight))[trials.index(min(trials))]
     baseline = Side(row="lens", name="matrix products", call=products, read=lambda _: {})
     formulas = Side(
         row="lens",

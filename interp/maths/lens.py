@@ -46,7 +46,7 @@ class Tiling:
     rows: int = 960
     columns: int = 1024
     block: int = 64
-    part: int = 240
+    part: int = 960
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns, self.block, self.part) < 1 or self.columns % self.block:
@@ -145,7 +145,7 @@ class _Chunk:
         )
         width = min(tiling.columns, -(-self.d_vocab // tiling.block) * tiling.block)
         self.logits = torch.empty((self.n_rows, width), device=streams.device)
-        self.part = max(1, tiling.part // self.n_layers)
+        self.part = min(self.n_pos, max(1, tiling.part // self.n_layers))
         self.weights = self.logits.new_empty(self.part * self.n_layers * width)
         own = torch.arange(self.n_pos, device=streams.device).repeat_interleave(self.n_layers)
         at_targets = self.logits.new_empty(self.n_rows, self.n_pos)

@@ -27,12 +27,14 @@ class Norm:
 
     def scale(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch 1"]:
         """The divisor."""
-        return (self.centre(x).square().mean(-1, keepdim=True) + self.eps).sqrt()
+        length = torch.linalg.vector_norm(self.centre(x), dim=-1, keepdim=True)
+        return (length.square() / x.shape[-1] + self.eps).sqrt()
 
-    def normalized(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """The stream over its divisor, before weight and bias."""
-        centred = self.centre(x)
-        return centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps)
+    def normalized(
+        self, x: Float[Tensor, "*batch d_model"], scale: Float[Tensor, "*batch 1"] | None = None
+    ) -> Float[Tensor, "*batch d_model"]:
+        """The stream over its divisor, before weight and bias; ``scale`` is the divisor where it is known already."""
+        return self.centre(x) / (self.scale(x) if scale is None else scale)
 
     def __call__(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The whole norm, in the dtype of ``x``."""

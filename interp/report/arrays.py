@@ -96,8 +96,9 @@ def codes_of(values: Float[np.ndarray, "layer pos"]) -> tuple[Int[np.ndarray, "l
     finite = np.isfinite(values)
     known = np.where(finite, values, 0.0).astype(np.float64)
     greatest = float(np.abs(known).max(initial=0.0))
-    whole = bool((known == np.round(known)).all())
-    exponent = 0 if whole else min(_FINEST, int(np.floor(np.log10(greatest))) - DIGITS)
+    exponent = next((-places for places in range(-_FINEST) if (known == np.round(known, places)).all()), None)
+    if exponent is None:
+        exponent = min(_FINEST, int(np.floor(np.log10(greatest))) - DIGITS)
     steps = np.abs(known) / 10.0**exponent
     decade = np.maximum(np.floor(np.log10(np.maximum(steps, 1.0))).astype(np.int64) - (DIGITS - 1), 0)
     digits = np.round(steps / 10.0**decade).astype(np.int64)

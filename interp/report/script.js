@@ -1,5 +1,4 @@
-"use strict";
-// The page's script: unpacks the data, draws the pictures when they come into view, and keeps one selection
+// The page's script: reads the data, draws the pictures when they come into view, and keeps one selection
 // (a layer, and a token of each prompt) that every picture and table follows. Text enters the page as textContent only;
 // text inside pictures was escaped when they were made.
 (() => {
@@ -8,7 +7,9 @@
   const selection = { layer: 0, tokens: {} };
   const views = [];
   let prompts = {};
-  let matrices = [];
+
+  // Where black and white on Viridis have the same contrast (luminance 0.18).
+  const viridisMiddle = 0.47;
 
   const modeBar = {
     displaylogo: false,
@@ -18,21 +19,9 @@
     modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "resetScale2d"]],
   };
 
-  async function unpack(base64) {
-    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Response(stream).text();
-  }
-
-  async function readData() {
-    const block = byId("data");
-    const text = block.textContent;
-    return JSON.parse(block.type === "application/json" ? text : await unpack(text));
-  }
-
   async function loadPlotly() {
     const script = document.createElement("script");
-    script.textContent = await unpack(byId("plotly").textContent);
+    script.textContent = await pageData.code("plotly");
     document.head.append(script);
   }
 
@@ -42,6 +31,8 @@
     if (className) node.className = className;
     return node;
   }
+
+  const chip = (text) => make("bdi", text, "tok");
 
   // Figure text is escaped for plotly; tables show it as plain text.
   const plain = (text) => String(text).replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
@@ -59,23 +50,50 @@
     return { data, layout: { ...figure.layout, ...(patch.layout || {}) } };
   }
 
-  const logarithms = { "log10(value)": (value) => Math.log10(value), "log10(1 + value)": (value) => Math.log10(1 + value) };
+  // Text as plotly shows it literally, and cut to a length: style.py has the same.
+  const safe = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const short = (text, length) => {
+    const characters = [...text];
+    return safe(characters.length <= length ? text : characters.slice(0, length - 1).join("") + "…");
+  };
 
-  // Puts matrices in place of references to them.
-  function resolved(trace) {
-    const whole = { ...trace };
-    for (const [key, value] of Object.entries(trace)) {
-      if (value && value.matrix !== undefined) whole[key] = matrices[value.matrix];
+  // What the cells of a map show when hovered: its place, and the best tokens where there are some.
+  function hoverTexts({ rows, link, best = [], probs = [] }, prompt) {
+    const { labels, positions } = prompts[prompt];
+    const tables = probs.map(pageData.matrix);
+    const places = labels.map((label, column) => ` ${link} ${short(label, 24)} (${positions[column]})`);
+    const probability = (value) => (value === null ? "–" : value.toFixed(3));
+    return rows.map((name, row) => places.map((place, column) => {
+      const ranked = tables.map((table, rank) => `<br>${probability(table[row][column])}  ${short(pageData.word(best[rank], row, column), 24)}`);
+      return `<b>${safe(name)}</b>${place}${ranked.join("")}`;
+    }));
+  }
+
+  const cellTexts = new Map();
+
+  // The texts of a map's cells, made once.
+  function textsOf(cells, prompt) {
+    const name = JSON.stringify([prompt, cells]);
+    if (!cellTexts.has(name)) {
+      const [top] = cells.best || [];
+      const text = cells.best && cells.rows.map((_, row) => prompts[prompt].labels.map((_, column) => short(pageData.word(top, row, column), 9)));
+      cellTexts.set(name, { hovertext: hoverTexts(cells, prompt), ...(text ? { text } : {}) });
     }
-    const log = trace.meta && logarithms[trace.meta.log];
-    const finite = (value) => (Number.isFinite(value) ? value : null);
-    if (log) whole.z = whole.customdata.map((row) => row.map((value) => (value === null ? null : finite(log(value)))));
+    return cellTexts.get(name);
+  }
+
+  // Puts arrays in place of references to them.
+  function resolved({ cells, ...trace }, prompt) {
+    const whole = { ...trace, ...(cells ? textsOf(cells, prompt) : {}) };
+    for (const [key, value] of Object.entries(trace)) {
+      if (value && value.matrix !== undefined) whole[key] = pageData.matrix(value);
+    }
     return whole;
   }
 
   // What a trace shows for one token: a column of a matrix, or an item of a list.
   function at(pos, properties) {
-    const item = (source) => (source.matrix === undefined ? source[pos] : matrices[source.matrix].map((row) => row[pos]));
+    const item = (source) => (source.matrix === undefined ? source[pos] : pageData.matrix(source).map((row) => row[pos]));
     return Object.fromEntries(Object.entries(properties).map(([key, source]) => [key, item(source)]));
   }
 
@@ -87,7 +105,7 @@
       const pos = selection.tokens[view.spec.prompt];
       figure = assign(figure, { data: option.follow.map((properties) => at(pos, properties)) });
     }
-    return { data: figure.data.map(resolved), layout: figure.layout };
+    return { data: figure.data.map((trace) => resolved(trace, view.spec.prompt)), layout: figure.layout };
   }
 
   // An axis of upright labels with as many of them as fit.
@@ -156,9 +174,23 @@
     view.drawn = true;
     await Plotly.react(view.plot, figure.data, figure.layout, modeBar);
     if (first) view.plot.on("plotly_click", (event) => choosePoint(view, event.points[0]));
+    if (first) view.plot.on("plotly_afterplot", () => inkCells(view.plot));
+    inkCells(view.plot);
     view.plot.style.minHeight = "";
     view.plot.dataset.drawn = "true";
     if (view.details.open) fillTable(view);
+  }
+
+  // Text in cells is white on the dark half of the scale and black on the light one. Plotly's own choice stays white for longer,
+  // where white on green is hard to read.
+  function inkCells(plot) {
+    const [trace] = plot.data;
+    if (!trace.texttemplate) return;
+    const darkEnd = trace.colorscale === "Viridis_r" ? trace.zmax : trace.zmin;
+    for (const text of plot.querySelectorAll(".heatmap-label text")) {
+      const depth = Math.abs((text.__data__.z - darkEnd) / (trace.zmax - trace.zmin));
+      text.style.fill = depth < viridisMiddle ? "#fff" : "#000";
+    }
   }
 
   function choosePoint(view, point) {
@@ -274,11 +306,11 @@
   function showSelection() {
     for (const strip of document.querySelectorAll(".strip")) {
       const chosen = selection.tokens[strip.dataset.prompt];
-      for (const button of strip.children) button.setAttribute("aria-pressed", Number(button.dataset.pos) === chosen);
+      [...strip.children].forEach((button, pos) => button.setAttribute("aria-pressed", pos === chosen));
     }
     for (const holder of document.querySelectorAll(".table[data-prompt]")) {
       const chosen = selection.tokens[holder.dataset.prompt];
-      for (const row of holder.querySelectorAll("tr[data-pos]")) row.classList.toggle("chosen", Number(row.dataset.pos) === chosen);
+      holder.querySelectorAll("tbody tr").forEach((row, pos) => row.classList.toggle("chosen", pos === chosen));
     }
     const menu = byId("select-token");
     const shown = menu.value.split(":")[0] || Object.keys(prompts)[0];
@@ -292,7 +324,7 @@
     const pos = selection.tokens[spec.prompt];
     const at = spec.layers.indexOf(selection.layer);
     const where = node.querySelector(".where");
-    where.replaceChildren(`Layer ${selection.layer}, `, make("span", prompts[spec.prompt].labels[pos], "tok"), ` (position ${prompts[spec.prompt].positions[pos]})`);
+    where.replaceChildren(`Layer ${selection.layer}, `, chip(prompts[spec.prompt].labels[pos]), ` (position ${prompts[spec.prompt].positions[pos]})`);
     const table = make("table");
     const head = table.createTHead().insertRow();
     for (const column of spec.columns) {
@@ -301,19 +333,34 @@
       head.append(cell);
     }
     const body = table.createTBody();
-    for (const row of at < 0 ? [] : spec.cells[at][pos]) {
-      const line = body.insertRow();
-      for (const value of row) {
-        const cell = line.insertCell();
-        if (Array.isArray(value)) {
-          cell.className = "tokens";
-          cell.append(...value.flatMap((word) => [make("span", spec.words[word], "tok"), " "]));
-        } else {
-          cell.textContent = number(value);
-        }
-      }
+    for (const line of spec.lines) {
+      const row = at < 0 ? null : line.rows[at];
+      if (row !== null && row !== undefined) fillLine(body.insertRow(), line.cells, row, pos);
     }
     node.querySelector(".scroll").replaceChildren(table);
+  }
+
+  function fillLine(line, cells, row, pos) {
+    for (const source of cells) {
+      const cell = line.insertCell();
+      if (source.words) {
+        cell.className = source.words.length > 1 ? "tokens" : "";
+        cell.append(...source.words.flatMap((plane) => [chip(pageData.word(plane, row, pos)), " "]));
+      } else {
+        cell.textContent = source.matrix === undefined ? source : number(pageData.matrix(source)[row][pos]);
+      }
+    }
+  }
+
+  function buildStrip(strip) {
+    const { labels, ids } = prompts[strip.dataset.prompt];
+    strip.append(...labels.map((label, pos) => {
+      const button = make("button", undefined, "pick");
+      button.type = "button";
+      button.append(chip(label), make("small", String(ids[pos])));
+      button.addEventListener("click", () => select(strip.dataset.prompt, { pos }));
+      return button;
+    }));
   }
 
   function buildSelection() {
@@ -339,12 +386,7 @@
     const slider = byId("select-layer");
     slider.max = last;
     slider.addEventListener("input", () => select(keys[0], { layer: Number(slider.value) }));
-    for (const strip of document.querySelectorAll(".strip")) {
-      strip.addEventListener("click", (event) => {
-        const button = event.target.closest("button");
-        if (button) select(strip.dataset.prompt, { pos: Number(button.dataset.pos) });
-      });
-    }
+    document.querySelectorAll(".strip").forEach(buildStrip);
     byId("selection").hidden = keys.length === 0;
     showSelection();
   }
@@ -386,9 +428,8 @@
   }
 
   async function start() {
-    const data = await readData();
+    const data = await pageData.read();
     prompts = data.prompts;
-    matrices = data.matrices;
     collectViews(data.blocks);
     buildSelection();
     for (const view of views) if (view.spec.type === "linked") fillLinked(view);
@@ -396,5 +437,8 @@
     drawWhenSeen();
   }
 
-  start();
+  start().catch((error) => {
+    byId("trouble").hidden = false;
+    throw error;
+  });
 })();

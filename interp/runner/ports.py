@@ -7,12 +7,14 @@ a fused matrix carries several sites, several bindings share a port.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cached_property, partial
 from typing import Any, Literal
+from weakref import ref
 
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
+from interp.maths.norms import Norm
 from interp.models.atlas import Atlas, BlockMap, module_at
 from interp.models.fused import merge_gate_up, merge_qkv, split_gate_up, split_qkv
 from interp.models.norms import read_norm
@@ -107,11 +109,36 @@ def _bind_norm(hf: nn.Module, name: str, layer: int | None, path: str) -> list[B
     module, port = module_at(hf, path), Port(path, "in")
     if module is None or isinstance(module, nn.Identity):
         return []
-    norm = cache(lambda: read_norm(module))
+    reader = _NormReader(module)
     return [
-        Binding(Site(f"{name}.scale", layer), port, select=lambda raw: norm().scale(raw), computed=True),
-        Binding(Site(f"{name}.normalized", layer), port, select=lambda raw: norm().normalized(raw), computed=True),
+        Binding(Site(f"{name}.scale", layer), port, select=reader.scale, computed=True),
+        Binding(Site(f"{name}.normalized", layer), port, select=reader.normalized, computed=True),
     ]
+
+
+class _NormReader:
+    """Divisor and quotient of one norm; the quotient uses the divisor if that was just taken from the same tensor."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self._last: tuple[ref[Tensor], Tensor] | None = None
+
+    @cached_property
+    def norm(self) -> Norm:
+        """The norm in parts, read when it is first needed."""
+        return read_norm(self.module)
+
+    def scale(self, raw: Tensor) -> Tensor:
+        """The divisor."""
+        scale = self.norm.scale(raw)
+        self._last = ref(raw), scale
+        return scale
+
+    def normalized(self, raw: Tensor) -> Tensor:
+        """The stream over its divisor."""
+        known = self._last[1] if self._last is not None and self._last[0]() is raw else None
+        self._last = None
+        return self.norm.normalized(raw, known)
 
 
 def _bind_attention(hf: nn.Module, layer: int, block: BlockMap, atlas: Atlas) -> list[Binding]:

@@ -98,7 +98,7 @@ def lens(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes)
     rest = torch.rand(*shape, k - 1, generator=draw).sort(dim=-1, descending=True).values
     rest = rest / rest.sum(-1, keepdim=True) * (1 - sure)[..., None] * 0.8
     probs = torch.cat([sure[..., None], torch.minimum(rest, sure[..., None])], dim=-1)
-    ids = torch.stack([torch.randperm(len(words), generator=draw)[:k] for _ in range(layers * len(pieces))])
+    ids = torch.stack([torch.randperm(min(len(words), 700), generator=draw)[:k] for _ in range(layers * len(pieces))])
     ids = 1000 + ids.reshape(*shape, k)
     ids[24:, -1, 0] = 1000
     ids[24:, -1, 1:] = torch.arange(1001, 1000 + k)
@@ -155,7 +155,8 @@ def story(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes
         return low + (high - low) * torch.rand(shape, generator=draw)
 
     def ids() -> Tensor:
-        return torch.randint(1000, 1000 + len(words), (*shape, k), generator=draw)
+        # As in text, the n-th most frequent word is about 1/n as frequent as the first.
+        return 999 + (len(words) ** torch.rand(*shape, k, generator=draw)).ceil().long()
 
     stream = (0.5 + 5 * depth).exp() * some(0.8, 1.2)
     stream[2:-1, 0] *= 40

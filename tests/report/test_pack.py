@@ -1,10 +1,8 @@
-"""Packing: rounded, strict, and what is stored as a difference gives the figure back."""
+"""Packing: rounded, strict, and what is stored as a difference or a reference gives the figure back."""
 
-import base64
 import gzip
 import json
 import math
-import re
 
 import numpy as np
 import pytest
@@ -12,11 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.figures import story_heatmap, story_lines
-from interp.report.pack import Matrices, compact, data_script, difference, pack_figure
-from report.samples import HOSTILE
+from interp.report.arrays import Arrays, Mapped
+from interp.report.blocks import Cells, Version
+from interp.report.pack import compact, compressed, difference, pack_figure, pack_properties
 
 ROWS, TOKENS = ["0", "1"], ["a", "b", "c"]
 VALUES = np.linspace(0.1, 0.9, 6).reshape(2, 3)
+
+
+def pack(figure, arrays, **version):
+    return pack_figure(Version(figure=figure, **version), arrays)
 
 
 def apply(base, patch):
@@ -29,9 +32,9 @@ def apply(base, patch):
 
 
 def test_a_difference_gives_the_figure_back():
-    matrices = Matrices()
-    base = pack_figure(story_heatmap(VALUES, rows=ROWS, tokens=TOKENS, title="norm", log=True), matrices)
-    other = pack_figure(story_heatmap(-VALUES, rows=ROWS, tokens=TOKENS, title="cosine", signed=True), matrices)
+    arrays = Arrays()
+    base = pack(story_heatmap(VALUES, rows=ROWS, tokens=TOKENS, title="norm", log=True), arrays)
+    other = pack(story_heatmap(-VALUES, rows=ROWS, tokens=TOKENS, title="cosine", signed=True), arrays)
     patch = difference(base, other)
     assert apply(base, patch) == other
     assert "hovertext" not in patch["data"][0]
@@ -39,25 +42,27 @@ def test_a_difference_gives_the_figure_back():
 
 
 def test_layout_differences_are_kept():
-    base = pack_figure(story_lines({"x": VALUES[:, 0]}, rows=ROWS, unit="norm"), Matrices())
-    other = pack_figure(story_lines({"x": VALUES[:, 0]}, rows=ROWS, unit="cosine", limits=(-1.0, 1.0)), Matrices())
+    base = pack(story_lines({"x": VALUES[:, 0]}, rows=ROWS, unit="norm"), Arrays())
+    other = pack(story_lines({"x": VALUES[:, 0]}, rows=ROWS, unit="cosine", limits=(-1.0, 1.0)), Arrays())
     assert set(difference(base, other)) == {"layout"}
     assert apply(base, difference(base, other)) == other
 
 
-def test_a_matrix_is_held_once():
-    matrices = Matrices()
-    assert matrices.reference(VALUES) == matrices.reference(VALUES.copy()) == {"matrix": 0}
-    assert matrices.reference(-VALUES) == {"matrix": 1}
-    assert matrices.packed[1] == compact(-VALUES)
-    assert matrices.compact({"z": VALUES, "x": VALUES[0]}) == {"z": {"matrix": 0}, "x": compact(VALUES[0])}
+def test_matrices_are_references():
+    arrays = Arrays()
+    assert pack_properties({"z": VALUES, "x": VALUES[0]}, arrays) == {"z": {"matrix": 0}, "x": compact(VALUES[0])}
+    assert pack_properties({"y": Mapped(VALUES, "exp")}, arrays) == {"y": {"matrix": 0, "by": "exp"}}
 
 
-def test_a_logarithm_is_left_to_the_page():
-    matrices = Matrices()
-    (trace,) = pack_figure(story_heatmap(VALUES, rows=ROWS, tokens=TOKENS, title="norm", log=True), matrices)["data"]
-    assert "z" not in trace
-    assert matrices.packed[trace["customdata"]["matrix"]] == compact(VALUES)
+def test_what_the_page_can_make_is_left_to_it():
+    arrays = Arrays()
+    figure = story_heatmap(VALUES, rows=ROWS, tokens=TOKENS, title="norm", log=True)
+    cells = Cells(rows=ROWS, link="at")
+    (trace,) = pack(figure, arrays, cells=cells, given=[{"zauto": Mapped(-VALUES, "exp")}])["data"]
+    assert trace["z"] == trace["customdata"] | {"by": "log10(value)"}
+    assert trace["cells"] == {"rows": ROWS, "link": "at"}
+    assert trace["zauto"] == {"matrix": 1, "by": "exp"}
+    assert not {"text", "hovertext"} & set(trace)
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True))
@@ -76,18 +81,13 @@ def test_only_plain_content():
         compact(object())
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_the_script_text_is_inert_and_whole(text):
-    kind, script = data_script({"text": text})
-    assert kind == "application/json"
-    assert not re.search(r"[<>&\u2028\u2029]", script)
-    assert script.isascii()
-    assert json.loads(script) == {"text": text}
+def test_the_same_data_gives_the_same_bytes():
+    def made() -> bytes:
+        arrays = Arrays()
+        arrays.reference(VALUES)
+        return compressed({"b": [1], "a": "\u2028"}, arrays)
 
-
-def test_large_data_is_compressed():
-    data = {"numbers": list(range(50_000))}
-    kind, script = data_script(data)
-    assert kind == "application/gzip"
-    assert json.loads(gzip.decompress(base64.b64decode(script))) == data
-    assert data_script(data) == (kind, script)
+    assert made() == made()
+    text, _, binary = gzip.decompress(made()).partition(b"\0")
+    assert json.loads(text) | {"arrays": None} == {"a": "\u2028", "b": [1], "arrays": None}
+    assert len(binary) == 2 * VALUES.size

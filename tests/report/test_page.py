@@ -4,7 +4,6 @@ import base64
 import gzip
 import hashlib
 import html
-import json
 import math
 import re
 from html.parser import HTMLParser
@@ -22,9 +21,11 @@ from interp.report.sections.glossary import TERMS
 from interp.results import load_result
 from interp.tokens import visible
 from report import samples
+from report.reading import PageData, unpacked
 from report.samples import HOSTILE
 
 LIMIT = 1_000_000
+WORD_PARTS = tuple("ba ce di fo gu ha le mi no pu ra se ti vo wy za er in on al en".split())
 
 
 class Outline(HTMLParser):
@@ -58,10 +59,15 @@ class Outline(HTMLParser):
         return [value for _, values in self.tags if (value := values.get(attribute)) is not None]
 
 
-def data_of(outline: Outline) -> dict:
-    kind = next(values["type"] for tag, values in outline.tags if values.get("id") == "data")
-    text = outline.scripts["data"]
-    return json.loads(text if kind == "application/json" else gzip.decompress(base64.b64decode(text)))
+def packed(outline: Outline, name: str) -> bytes:
+    """The bytes of a script element that holds compressed data."""
+    values = next(values for tag, values in outline.tags if tag == "script" and values.get("id") == name)
+    assert values["type"] == "application/gzip"
+    return unpacked(outline.scripts[name], int(values["data-bytes"] or 0))
+
+
+def data_of(outline: Outline) -> PageData:
+    return PageData(packed(outline, "data"))
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +97,12 @@ def test_size(page):
     assert len(page.encode()) < LIMIT
 
 
+@pytest.mark.slow
 def test_size_of_a_long_prompt():
-    pieces = tuple(f" word{index}" for index in range(48))
-    assert len(report(samples.all_results(pieces)).html().encode()) < LIMIT
+    words = tuple(f" {first}{second}{third}" for first in WORD_PARTS for second in WORD_PARTS for third in WORD_PARTS)
+    page = report(samples.all_results(words[:256], words)).html()
+    assert len(page.encode()) < LIMIT
+    assert "of the 5 that the result holds, 2 up and 1 down are on this page" in Outline(page).text
 
 
 def test_sections_follow_the_data(outline):
@@ -121,7 +130,7 @@ def test_nothing_is_fetched(page, outline):
 
 def test_the_policy_allows_exactly_the_scripts_of_the_page(outline):
     policy = outline.all("content")[0]
-    plotly = gzip.decompress(base64.b64decode(outline.scripts["plotly"]))
+    plotly = gzip.decompress(packed(outline, "plotly"))
     for script in (outline.scripts["code"].encode(), plotly):
         assert base64.b64encode(hashlib.sha256(script).digest()).decode() in policy
     assert policy.count("sha256-") == 2
@@ -138,18 +147,35 @@ def test_numbers_on_the_page_are_the_results(outline):
 
 def test_pictures_hold_the_results(outline):
     data = data_of(outline)
-    pictures = [block for block in data["blocks"] if block["type"] == "picture"]
+    pictures = [block for block in data.blocks if block["type"] == "picture"]
     lens = next(p for p in pictures if p["options"][0]["label"] == "Top token")
+    trace = lens["base"]["data"][0]
     top = samples.lens().top_log_probs_nats[..., 0].double().exp()
-    for row, packed in zip(top.tolist(), data["matrices"][lens["base"]["data"][0]["z"]["matrix"]], strict=True):
-        assert packed == pytest.approx(row, rel=6e-4)
-    linked = [block for block in data["blocks"] if block["type"] == "linked"]
+    for row, shown in zip(top.tolist(), data.matrix(trace["z"]), strict=True):
+        assert shown == pytest.approx(row, rel=6e-3)
+    assert trace["cells"]["link"] == "after"
+    linked, ranked = [block for block in data.blocks if block["type"] == "linked"]
     story = samples.story()
-    part, norm, *_, up, _ = linked[0]["cells"][7][3][0]
+    part, norm, *_, up, down = linked["lines"][0]["cells"]
     assert part == "attention"
-    assert norm == pytest.approx(float(story.attn_norm[7, 3]), rel=6e-3)
-    words = [visible(story.vocabulary[str(int(number))]) for number in story.attn_promoted_ids[7, 3]]
-    assert [linked[0]["words"][index] for index in up] == words
+    assert data.matrix(norm)[7][3] == pytest.approx(float(story.attn_norm[7, 3]), rel=6e-3)
+    for reference, ids in ((up, story.attn_promoted_ids), (down, story.attn_suppressed_ids)):
+        words = [visible(story.vocabulary[str(int(number))]) for number in ids[7, 3]]
+        assert data.words(reference, 7, 3) == words
+    assert ranked["columns"] == ["rank", "next token", "probability"]
+    assert [line["cells"][0] for line in ranked["lines"]] == ["0", "1", "2", "3", "4"]
+
+
+def test_several_kinds_of_rows_are_named_by_what_they_read():
+    sites = tuple(f"blocks.{layer}.hook_{kind}" for layer in range(2) for kind in ("resid_pre", "resid_post"))
+    outline = Outline(report([samples.lens(layers=4, sites=sites)]).html())
+    (ranked,) = [block for block in data_of(outline).blocks if block["type"] == "linked"]
+    assert ranked["columns"][0] == "read from"
+    assert ranked["layers"] == [0, 1]
+    assert {(line["cells"][0], tuple(line["rows"])) for line in ranked["lines"]} == {
+        ("resid_pre", (0, 2)),
+        ("resid_post", (1, 3)),
+    }
 
 
 def test_every_picture_has_words_and_a_table(outline):
@@ -184,7 +210,7 @@ def test_hostile_text_is_inert_and_shown(text):
     }
     assert outline.scripts["code"] == plain.scripts["code"]
     assert visible(text) in outline.text
-    assert visible(text) in data_of(outline)["prompts"]["p0"]["labels"]
+    assert visible(text) in data_of(outline).prompts["p0"]["labels"]
     hidden = re.findall("[\u200b-\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\x00]", outline.text)
     assert hidden == []
 
@@ -207,8 +233,8 @@ def test_two_prompts_stay_apart():
     other = (" Rome", " is", " old")
     outline = Outline(report([samples.lens(layers=3), samples.lens(other, layers=3)]).html())
     data = data_of(outline)
-    assert list(data["prompts"]) == ["p0", "p1"]
-    assert {block["prompt"] for block in data["blocks"]} == {"p0", "p1"}
+    assert list(data.prompts) == ["p0", "p1"]
+    assert {block["prompt"] for block in data.blocks} == {"p0", "p1"}
     assert "Logit lens · prompt 2" in outline.text
     assert len(outline.all("id")) == len(set(outline.all("id")))
 
@@ -216,9 +242,9 @@ def test_two_prompts_stay_apart():
 def test_positions_of_a_part_of_the_prompt_are_those_of_the_prompt():
     outline = Outline(report([samples.lens((" city", " of"), layers=2, positions=(7, 8), tuned=True)]).html())
     data = data_of(outline)
-    assert data["prompts"]["p0"]["positions"] == [7, 8]
-    lens = next(block for block in data["blocks"] if block["type"] == "picture")
-    assert lens["base"]["data"][0]["hovertext"][0][1].startswith("<b>0</b> after ␣of (8)<br>")
+    assert data.prompts["p0"]["positions"] == [7, 8]
+    lens = next(block for block in data.blocks if block["type"] == "picture")
+    assert lens["base"]["data"][0]["cells"]["rows"] == ["0", "1"]
     assert "Tuned lens" in outline.text
 
 
@@ -240,15 +266,15 @@ def test_a_difference_of_logits_heads_and_softcap():
     outline = Outline(report([samples.attribution(**changes)]).html())
     assert "What makes up the logit of ␣Paris less that of ␣Rome after ␣located (position 4)" in outline.text
     assert "after its softcap of 30" in outline.text
-    (block,) = data_of(outline)["blocks"]
+    (block,) = data_of(outline).blocks
     assert [option["label"] for option in block["options"]] == ["By layer", "Largest first", "Heads"]
-    packed = data_of(outline)["matrices"][block["options"][2]["whole"]["data"][0]["z"]["matrix"]]
-    assert packed[29][8] == pytest.approx(float(heads[29, 8]), rel=6e-4)
+    shown = data_of(outline).matrix(block["options"][2]["whole"]["data"][0]["z"])
+    assert shown[29][8] == pytest.approx(float(heads[29, 8]), rel=6e-3)
 
 
 def test_by_layer_adds_up_to_the_components():
     result = samples.attribution()
-    (block,) = data_of(Outline(report([result]).html()))["blocks"]
+    (block,) = data_of(Outline(report([result]).html())).blocks
     drawn = sum(sum(trace["y"]) for trace in block["base"]["data"])
     assert drawn == pytest.approx(float(result.contributions[1:].sum()), abs=0.05)
 
@@ -265,7 +291,18 @@ def test_a_result_with_missing_numbers():
     lens = samples.lens(layers=2)
     lens.kl_nats[0, 0] = float("nan")
     lens.target_log_prob_nats[:] = float("-inf")
-    assert "NaN" not in Outline(report([lens]).html()).scripts["data"]
+    data = data_of(Outline(report([lens]).html()))
+    kl = next(option for option in data.blocks[0]["options"] if option["label"] == "KL to the end")
+    assert data.matrix(kl["patch"]["data"][0]["z"])[0][0] is None
+
+
+def test_a_long_prompt_is_shortened_but_whole_below():
+    pieces = tuple(f" word{index}" for index in range(60))
+    outline = Outline(report([samples.lens(pieces, layers=2)]).html())
+    assert " word2 word3 word4" in outline.text.split("Show the whole prompt")[0]
+    assert " word30" not in outline.text.split("Show the whole prompt")[0]
+    assert "".join(pieces).strip() in outline.text.split("Show the whole prompt")[1]
+    assert "Show the whole prompt" not in Outline(report([samples.lens(layers=2)]).html()).text
 
 
 def test_a_title_is_text():
@@ -281,9 +318,9 @@ def test_saving_is_whole_or_not(tmp_path):
 
 
 def test_vendored_plotly_is_the_one_of_the_package():
-    packed = (files("interp.report") / PLOTLY_BUNDLE).read_bytes()
-    assert packed[4:8] == b"\0\0\0\0"  # the time in the gzip header
-    start = gzip.decompress(packed)[:200].decode()
+    bundle = (files("interp.report") / PLOTLY_BUNDLE).read_bytes()
+    assert bundle[4:8] == b"\0\0\0\0"  # the time in the gzip header
+    start = gzip.decompress(bundle)[:200].decode()
     assert f"plotly.js (cartesian - minified) v{get_plotlyjs_version()}\n" in start
     assert "MIT License" in (files("interp.report") / "vendor/LICENSE.plotly").read_text()
 

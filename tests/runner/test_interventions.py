@@ -183,6 +183,25 @@ def test_a_change_is_seen_where_it_is_made_and_behind_it_only(family, near, name
         assert not torch.allclose(after[4], was[4], atol=1e-3), kind
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_tensor_of_the_model_is_written_to(family, near, name: str) -> None:
+    """The tensor that enters a block is the one that left the block before: only the copy behind it may change."""
+    model = family(name)
+    ids = prompt_ids(rows=1, positions=9)[0]
+    base = model.run(ids, capture="resid")
+    for change in (
+        Scale("resid_pre@1", 3.0, positions=4),
+        ZeroAblate("resid_pre@1"),
+        Patch("resid_pre@1", torch.ones(32)),
+    ):
+        changed = model.run(ids, ["resid_post", "resid_pre"], change)
+        assert torch.equal(changed.cache["resid_post@0"], base.cache["resid_post@0"])
+        assert not torch.equal(changed.cache["resid_pre@1"], base.cache["resid_pre@1"])
+    if model.atlas.ln_final and "resid_mid" in model.sites.available:
+        changed = model.run(ids, ["resid_pre@1", "attn_out@1"], Scale("resid_mid@1", 2.0, positions=4))
+        assert torch.equal(changed.cache["resid_pre@1"], base.cache["resid_pre@1"])
+
+
 def test_interventions_act_in_order_and_together(family, near) -> None:
     model = family("gpt2")
     ids = prompt_ids(rows=2, positions=7)

@@ -66,8 +66,8 @@ def _values(result: Any) -> dict[str, np.ndarray]:
         "probability": result.top_log_probs_nats[..., 0].double().exp().numpy(),
         "log_prob": result.target_log_prob_nats.double().numpy(),
         "rank": result.target_rank.double().numpy(),
-        "entropy": result.entropy_nats.double().numpy(),
-        "kl": result.kl_nats.double().numpy(),
+        "entropy": np.round(result.entropy_nats.double().numpy(), 2),
+        "kl": np.round(result.kl_nats.double().numpy(), 2),
     }
 
 

@@ -10,8 +10,8 @@ from interp.report.blocks import Axis, Cells, Finding, Line, LinkedTable, Pictur
 from interp.report.markup import join, token
 from interp.tokens import visible
 
-_ROOM = 62_000
-"""How many pushed tokens fit on the page: they are what a long prompt has most of."""
+_ROOM = 50_000
+"""How many pushed tokens a page of 1 MB has room for: they are what a long prompt has most of."""
 _MAPS = {
     "Stream: norm": ("stream_norm", "norm of the stream"),
     "Attention: norm": ("attn_norm", "norm of what attention wrote"),
@@ -51,7 +51,9 @@ def build(result: Any, prompt: str) -> Section | None:
 
 
 def _array(result: Any, name: str) -> np.ndarray:
-    return getattr(result, name).double().numpy()
+    """A quantity over layers and positions; cosines keep two decimals, which is as much as their colour and line can show."""
+    values = getattr(result, name).double().numpy()
+    return np.round(values, 2) if "_cos_" in name else values
 
 
 def _layers(result: Any) -> tuple[int, ...]:
@@ -103,27 +105,27 @@ def _pushed(result: Any, prompt: str) -> LinkedTable:
     """The tokens whose logits each update raises and lowers most when read through the unembedding."""
     layers = _layers(result)
     texts = {int(number): visible(piece) for number, piece in result.vocabulary.items()}
-    shape = result.attn_promoted_ids.shape
-    listed = max(1, min(shape[2], _ROOM // (4 * shape[0] * shape[1])))
+    up, down = _listed(result)
 
-    def words(name: str) -> Words:
-        return Words(getattr(result, name)[..., :listed].numpy(), texts)
+    def words(name: str, count: int) -> Words:
+        return Words(getattr(result, name)[..., :count].numpy(), texts)
 
     lines = [
         Line(
             cells=[
                 part,
                 *(_array(result, f"{name}_{what}") for what in ("norm", "cos_stream", "cos_final")),
-                words(f"{name}_promoted_ids"),
-                words(f"{name}_suppressed_ids"),
+                words(f"{name}_promoted_ids", up),
+                words(f"{name}_suppressed_ids", down),
             ],
             rows=layers,
         )
         for part, name in (("attention", "attn"), ("MLP", "mlp"))
     ]
     caption = "What was written here, and the tokens it would raise and lower most if it were read out directly."
-    if listed < shape[2]:
-        caption += f" The prompt is long, so the page lists {listed} of the {shape[2]} that the result holds."
+    held = result.attn_promoted_ids.shape[2]
+    if down < held:
+        caption += f" The prompt is long: of the {held} that the result holds, {up} up and {down} down are on this page."
     return LinkedTable(
         columns=("part", "norm", "cosine to stream", "cosine to end", "pushes up", "pushes down"),
         lines=lines,
@@ -131,6 +133,13 @@ def _pushed(result: Any, prompt: str) -> LinkedTable:
         caption=caption,
         prompt=prompt,
     )
+
+
+def _listed(result: Any) -> tuple[int, int]:
+    """How many tokens that a part pushes up, and down, the page lists: all that the result holds, or as many as there is room for."""
+    layers, positions, held = result.attn_promoted_ids.shape
+    both = max(2, _ROOM // (2 * layers * positions))
+    return min(held, (both + 1) // 2), min(held, both // 2)
 
 
 def _findings(result: Any) -> tuple[Finding, ...]:

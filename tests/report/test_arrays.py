@@ -1,0 +1,97 @@
+"""Arrays and their text: what a reader gets back is what was given, to the digits promised."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays as matrices
+
+from interp.report import base91
+from interp.report.arrays import Arrays, Mapped, Words
+from interp.report.pack import compressed
+from report.reading import CHARACTERS, PageData, unpacked
+
+
+def read(arrays: Arrays) -> PageData:
+    return PageData(compressed({"blocks": [], "prompts": {}}, arrays))
+
+
+def back(values: np.ndarray) -> np.ndarray:
+    arrays = Arrays()
+    return np.array(read(arrays).matrix(arrays.reference(values)), dtype=float)
+
+
+@given(st.binary(max_size=200))
+def test_bytes_come_back_from_text(data):
+    text = base91.encode(data)
+    assert unpacked(text, len(data)) == data
+    assert set(text) <= set(CHARACTERS)
+
+
+def test_base91_is_shorter_than_base64():
+    assert len(base91.encode(bytes(13_000))) == 16_000
+
+
+SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 5))
+NUMBERS = st.floats(-60_000, 60_000) | st.sampled_from([0.0, 0.9995, 999.5, 9_995.0, -1e-9, float("nan"), -np.inf])
+
+
+@given(matrices(np.float64, SHAPES, elements=NUMBERS))
+def test_numbers_keep_three_digits_or_thousandths(values):
+    finite = np.isfinite(values)
+    got = back(values)
+    assert (np.isnan(got) == ~finite).all()
+    np.testing.assert_allclose(got[finite], values[finite], rtol=5.1e-3, atol=5.1e-4)
+
+
+def test_numbers_of_three_digits_are_exact():
+    values = np.array([[0, 1, -1, 0.5, 0.123], [999, 1000, 12_300, -45_600, 0.001]])
+    np.testing.assert_allclose(back(values), values, rtol=1e-12)
+
+
+def test_small_numbers_keep_their_digits():
+    values = np.array([[1.23e-7, -4.56e-8]])
+    np.testing.assert_allclose(back(values), values, rtol=1e-2)
+
+
+def test_layers_that_change_little_are_held_as_differences():
+    rng = np.random.default_rng(0)
+    values = np.linspace(1, 900, 64)[None, :] + np.arange(20.0)[:, None]
+    near, far = Arrays(), Arrays()
+    near.reference(values)
+    far.reference(rng.uniform(-1, 1, (20, 64)))
+    assert [near.packed()[0]["matrices"][0]["differences"], far.packed()[0]["matrices"][0]["differences"]] == [True, False]
+    np.testing.assert_allclose(back(values), values, rtol=5.1e-3)
+
+
+def test_an_array_is_held_once():
+    arrays = Arrays()
+    values = np.array([[1.0, 2.0]])
+    assert arrays.reference(values) == arrays.reference(values.copy()) == {"matrix": 0}
+    assert arrays.reference(Mapped(values, "exp")) == {"matrix": 0, "by": "exp"}
+    assert arrays.reference(-values) == {"matrix": 1}
+    words = Words(np.array([[7, 8]]), {7: "a", 8: "b"})
+    assert arrays.words(words) == arrays.words(words) == {"words": [0]}
+
+
+@pytest.mark.parametrize("count", [1, 127, 128, 129, 17_000])
+def test_words_come_back_whatever_their_number(count):
+    rng = np.random.default_rng(count)
+    ids = rng.permutation(np.concatenate([np.arange(count), rng.integers(0, count, -count % 6)])).reshape(2, -1, 3)
+    arrays = Arrays()
+    reference = arrays.words(Words(ids, {index: f"w{index}" for index in range(count)}))
+    data = read(arrays)
+    for row in range(2):
+        for column in range(0, ids.shape[1], 97):
+            assert data.words(reference, row, column) == [f"w{index}" for index in ids[row, column]]
+
+
+def test_the_frequent_words_take_one_byte():
+    ids = np.concatenate([np.zeros(900, dtype=int), np.arange(1, 101).repeat(2), np.arange(101, 401)]).reshape(2, -1)
+    arrays = Arrays()
+    arrays.words(Words(ids, {index: f"{index:04}" for index in range(401)}))
+    description, binary = arrays.packed()
+    assert description["words"][0] == "0000"
+    assert len(binary) == ids.size + 401 - 128
+
+
