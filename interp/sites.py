@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from interp.errors import UsageError, out_of_range, unknown
 
@@ -29,18 +29,18 @@ class SiteKind:
     axes: str
     meaning: str
 
-    @property
+    @cached_property
     def per_layer(self) -> bool:
         """Whether each block has one."""
         return "{}" in self.hook
 
-    @property
+    @cached_property
     def position_axis(self) -> int:
         """The axis of token positions (of the queries for patterns)."""
         names = self.axes.split()
         return names.index("query_pos" if "query_pos" in names else "pos")
 
-    @property
+    @cached_property
     def head_axis(self) -> int | None:
         """The axis of heads, if it has one."""
         names = self.axes.split()

@@ -120,6 +120,7 @@ class LensResult(Result):
                 [[visible(self.vocabulary[str(i)]) for i in best] for best in row] for row in self.top_ids.tolist()
             ],
             top_probs=self.top_log_probs_nats.double().exp().cpu().numpy(),
+            positions=self.positions,
         )
 
 

@@ -1,8 +1,8 @@
 """The matrices and tokens of a page in few bytes.
 
-A number keeps three digits, and is no finer than a thousandth (or than a thousandth of the greatest, in a matrix of small numbers). Its
-code counts the numbers that can be written so, so that codes of near numbers are near, and small: 0 to 999 thousandths are the codes
-0 to 999, then each decade has 900. A matrix is held as codes, or as differences of codes from layer to layer where these are smaller;
+A number keeps three digits, and is no finer than a ten-thousandth (or than a hundredth of the greatest, in a matrix of small numbers).
+Its code counts the numbers that can be written so, so that codes of near numbers are near, and small: 0 to 999 ten-thousandths are the
+codes 0 to 999, then each decade has 900. A matrix is held as codes, or as differences of codes from layer to layer where these are smaller;
 all high bytes come before all low ones. Tokens are numbered by how often they occur, 128 of them in one byte.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 DIGITS = 3
-_FINEST = -3
+_FINEST = -4
 _MISSING = 0
 _ZERO = 1 << 15
 _WHOLE, _DECADE = 10**DIGITS, 9 * 10 ** (DIGITS - 1)
@@ -98,7 +98,7 @@ def codes_of(values: Float[np.ndarray, "layer pos"]) -> tuple[Int[np.ndarray, "l
     greatest = float(np.abs(known).max(initial=0.0))
     exponent = next((-places for places in range(-_FINEST) if (known == np.round(known, places)).all()), None)
     if exponent is None:
-        exponent = min(_FINEST, int(np.floor(np.log10(greatest))) - DIGITS)
+        exponent = min(_FINEST, int(np.floor(np.log10(greatest))) - DIGITS + 1)
     steps = np.abs(known) / 10.0**exponent
     decade = np.maximum(np.floor(np.log10(np.maximum(steps, 1.0))).astype(np.int64) - (DIGITS - 1), 0)
     digits = np.round(steps / 10.0**decade).astype(np.int64)

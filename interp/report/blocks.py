@@ -67,7 +67,7 @@ class Cells:
     rows: Sequence[str]
     link: str
     best: Words | None = None
-    probs: Sequence[Mapped] = ()
+    probs: Sequence[np.ndarray] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +75,14 @@ class Version:
     """One version of a picture.
 
     ``follow`` says what changes with the selected token: for each trace, properties and where to take them from, a column of a
-    matrix [layer pos] or an item of a sequence [pos]. Without it the picture does not depend on the selection. ``given`` are
-    properties of each trace that the page computes from matrices it has, ``cells`` the texts of a map.
+    matrix [layer pos] or an item of a sequence [pos]. Without it the picture does not depend on the selection. ``cells`` says what
+    the texts of a map are.
     """
 
     figure: "Figure"
     follow: Sequence[Mapping[str, Any]] = ()
     x: Axis | None = None
     y: Axis | None = None
-    given: Sequence[Mapping[str, Mapped]] = ()
     cells: Cells | None = None
 
 

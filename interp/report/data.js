@@ -78,8 +78,9 @@ const pageData = (() => {
   }
 
   const functions = {
-    // As many digits as the matrix has.
-    exp: (value) => Number(Math.exp(value).toPrecision(3)),
+    // As many digits as three of the logarithm give.
+    exp: (value) => Number(Math.exp(value).toPrecision(value < -1 ? 2 : 3)),
+    log: Math.log,
     "1 + value": (value) => 1 + value,
     "log10(value)": Math.log10,
     "log10(1 + value)": (value) => Math.log10(1 + value),

@@ -45,12 +45,12 @@ def join(children: Iterable[Child], separator: str = "") -> Html:
 
 def token(piece: str) -> Html:
     """A token as a chip, with every character visible and its writing direction kept to itself."""
-    return element("bdi", visible(piece), class_="tok")
+    return element("bdi", visible(piece))  # without a class: a long prompt has many
 
 
 def quoted(text: str) -> Html:
     """Text from outside (a prompt, a name), with every character visible and its writing direction kept to itself."""
-    return element("bdi", visible(text))
+    return element("bdi", visible(text), class_="text")
 
 
 def prose(text: str) -> Html:

@@ -35,19 +35,18 @@ def pack_properties(properties: Mapping[str, Any], arrays: Arrays) -> dict[str, 
 
 
 def pack_figure(version: Version, arrays: Arrays) -> dict[str, Any]:
-    """``{"data": [...], "layout": {...}}`` of a version's figure, without what its ``given`` and ``cells`` let the page make itself."""
+    """``{"data": [...], "layout": {...}}`` of a version's figure, without the texts that its ``cells`` let the page write itself."""
     # The properties trace by trace: Figure.to_dict would turn arrays into base64, which cannot be rounded.
     figure: Any = version.figure
     traces = []
-    for index, trace in enumerate(figure.data):
+    for trace in figure.data:
         properties = trace.to_plotly_json()
         if "log" in properties.get("meta", {}):
             properties["z"] = Mapped(properties["customdata"], properties["meta"]["log"])
         if version.cells is not None:
             properties = {key: value for key, value in properties.items() if key not in ("text", "hovertext")}
             properties["cells"] = _cells(version.cells, arrays)
-        given = version.given[index] if version.given else {}
-        traces.append(pack_properties(properties | dict(given), arrays))
+        traces.append(pack_properties(properties, arrays))
     return {"data": traces, "layout": compact(figure.layout.to_plotly_json())}
 
 

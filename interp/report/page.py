@@ -25,7 +25,7 @@ from interp.tokens import visible
 
 PLOTLY_BUNDLE = "vendor/plotly-cartesian.min.js.gz"
 _FINDINGS = 5
-_HERO = 200
+_HERO = 160
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
         for key, prompt in prompts.items()
     }
     data = compressed({"blocks": renderer.data, "prompts": tokens_of}, renderer.arrays)
-    script = _asset("data.js") + _asset("script.js")
+    script = _source("data.js") + _source("script.js")
     plotly = _bundle()
     parts = {
         "csp": _policy(script, gzip.decompress(plotly).decode()),
         "title": join([visible(title) if title is not None else _title(results, prompts)]).text,
-        "style": _asset("style.css"),
+        "style": _source("style.css"),
         "head": _head(results, prompts, sections).text,
         "contents": _contents(sections).text,
         "sections": join(body, "\n").text,
@@ -160,8 +160,12 @@ def _head(results: Sequence[Result], prompts: Mapping[str, Prompt], sections: Se
 
 
 def _shortened(text: str) -> str:
-    """A long prompt's start and end, which the answer follows."""
-    return text if len(text) <= _HERO else f"{text[: _HERO // 2].rstrip()} … {text[-_HERO // 2 :].lstrip()}"
+    """A long prompt's start and end, which the answer follows; cut between words where there are some."""
+    if len(text) <= _HERO:
+        return text
+    half = _HERO // 2
+    start, end = text[:half], text[-half:]
+    return f"{start.rpartition(' ')[0] or start} … {end.partition(' ')[2] or end}"
 
 
 def _by_text(prompts: Mapping[str, Prompt]) -> dict[str, Prompt]:
@@ -218,6 +222,12 @@ def _digest(text: str) -> str:
 
 def _asset(name: str) -> str:
     return (files("interp.report") / name).read_text(encoding="utf-8")
+
+
+def _source(name: str) -> str:
+    """A script or style without indentation and comment lines, which the reader of a page does not need."""
+    lines = (line.strip() for line in _asset(name).splitlines())
+    return "".join(f"{line}\n" for line in lines if line and not line.startswith(("//", "/*")))
 
 
 def _bundle() -> bytes:

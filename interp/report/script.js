@@ -108,9 +108,10 @@
     return { data: figure.data.map((trace) => resolved(trace, view.spec.prompt)), layout: figure.layout };
   }
 
-  // An axis of upright labels with as many of them as fit.
+  // An axis with as many of its labels as fit; slanted ones need less room.
   function thinned(axis, width) {
-    const step = axis.ticktext && axis.tickangle === undefined ? Math.ceil((axis.ticktext.length * 24) / width) : 1;
+    const room = axis.tickangle === undefined ? 24 : 16;
+    const step = axis.ticktext ? Math.ceil((axis.ticktext.length * room) / width) : 1;
     if (step < 2) return axis;
     const kept = (values) => values.filter((_, index) => index % step === 0);
     return { ...axis, tickvals: kept(axis.tickvals), ticktext: kept(axis.ticktext) };

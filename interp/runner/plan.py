@@ -1,7 +1,7 @@
 """Compiles a request (captures, interventions, logits) into the visits of a session: hooks only where something is to be done."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -38,6 +38,7 @@ class SiteTable:
     atlas: Atlas
     bindings: Mapping[Site, Binding]
     available: Available
+    _parsed: dict[str, tuple[Site, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, atlas: Atlas, bindings: dict[Site, Binding]) -> "SiteTable":
@@ -46,7 +47,11 @@ class SiteTable:
 
     def sites(self, specs: str | Site | Iterable[str | Site]) -> tuple[Site, ...]:
         """The sites that ``specs`` name, in the order a forward reaches them."""
-        return parse_sites(specs, self.available, self.atlas.n_layers)
+        if not isinstance(specs, str):
+            return parse_sites(specs, self.available, self.atlas.n_layers)
+        if specs not in self._parsed:
+            self._parsed[specs] = parse_sites(specs, self.available, self.atlas.n_layers)
+        return self._parsed[specs]
 
 
 class Plan:

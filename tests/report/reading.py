@@ -8,6 +8,7 @@ import string
 CHARACTERS = [character for character in map(chr, range(33, 127)) if character not in "<>&"]
 FUNCTIONS = {
     "exp": math.exp,
+    "log": math.log,
     "1 + value": lambda value: 1 + value,
     "log10(value)": math.log10,
     "log10(1 + value)": lambda value: math.log10(1 + value),
@@ -68,7 +69,9 @@ class PageData:
 
     def matrix(self, reference: dict) -> list[list[float | None]]:
         rows, by = self.matrices[reference["matrix"]], reference.get("by")
-        return rows if by is None else [[None if value is None else FUNCTIONS[by](value) for value in row] for row in rows]
+        return (
+            rows if by is None else [[None if value is None else FUNCTIONS[by](value) for value in row] for row in rows]
+        )
 
     def words(self, reference: dict, row: int, column: int) -> list[str]:
         return [self.planes[plane][row][column] for plane in reference["words"]]

@@ -98,7 +98,9 @@ def lens(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes)
     rest = torch.rand(*shape, k - 1, generator=draw).sort(dim=-1, descending=True).values
     rest = rest / rest.sum(-1, keepdim=True) * (1 - sure)[..., None] * 0.8
     probs = torch.cat([sure[..., None], torch.minimum(rest, sure[..., None])], dim=-1)
-    ids = torch.stack([torch.randperm(min(len(words), 700), generator=draw)[:k] for _ in range(layers * len(pieces))])
+    # As in text, the n-th most frequent word is about 1/n as frequent as the first.
+    weights = 1 / torch.arange(1, 1 + min(len(words), 700))
+    ids = torch.multinomial(weights.expand(layers * len(pieces), -1), k, generator=draw)
     ids = 1000 + ids.reshape(*shape, k)
     ids[24:, -1, 0] = 1000
     ids[24:, -1, 1:] = torch.arange(1001, 1000 + k)
@@ -155,7 +157,6 @@ def story(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes
         return low + (high - low) * torch.rand(shape, generator=draw)
 
     def ids() -> Tensor:
-        # As in text, the n-th most frequent word is about 1/n as frequent as the first.
         return 999 + (len(words) ** torch.rand(*shape, k, generator=draw)).ceil().long()
 
     stream = (0.5 + 5 * depth).exp() * some(0.8, 1.2)

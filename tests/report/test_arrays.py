@@ -18,7 +18,8 @@ def read(arrays: Arrays) -> PageData:
 
 def back(values: np.ndarray) -> np.ndarray:
     arrays = Arrays()
-    return np.array(read(arrays).matrix(arrays.reference(values)), dtype=float)
+    reference = arrays.reference(values)
+    return np.array(read(arrays).matrix(reference), dtype=float)
 
 
 @given(st.binary(max_size=200))
@@ -60,7 +61,10 @@ def test_layers_that_change_little_are_held_as_differences():
     near, far = Arrays(), Arrays()
     near.reference(values)
     far.reference(rng.uniform(-1, 1, (20, 64)))
-    assert [near.packed()[0]["matrices"][0]["differences"], far.packed()[0]["matrices"][0]["differences"]] == [True, False]
+    assert [near.packed()[0]["matrices"][0]["differences"], far.packed()[0]["matrices"][0]["differences"]] == [
+        True,
+        False,
+    ]
     np.testing.assert_allclose(back(values), values, rtol=5.1e-3)
 
 
@@ -93,5 +97,3 @@ def test_the_frequent_words_take_one_byte():
     description, binary = arrays.packed()
     assert description["words"][0] == "0000"
     assert len(binary) == ids.size + 401 - 128
-
-

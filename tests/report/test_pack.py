@@ -58,10 +58,9 @@ def test_what_the_page_can_make_is_left_to_it():
     arrays = Arrays()
     figure = story_heatmap(VALUES, rows=ROWS, tokens=TOKENS, title="norm", log=True)
     cells = Cells(rows=ROWS, link="at")
-    (trace,) = pack(figure, arrays, cells=cells, given=[{"zauto": Mapped(-VALUES, "exp")}])["data"]
+    (trace,) = pack(figure, arrays, cells=cells)["data"]
     assert trace["z"] == trace["customdata"] | {"by": "log10(value)"}
     assert trace["cells"] == {"rows": ROWS, "link": "at"}
-    assert trace["zauto"] == {"matrix": 1, "by": "exp"}
     assert not {"text", "hovertext"} & set(trace)
 
 

@@ -25,7 +25,7 @@ from report.reading import PageData, unpacked
 from report.samples import HOSTILE
 
 LIMIT = 1_000_000
-WORD_PARTS = tuple("ba ce di fo gu ha le mi no pu ra se ti vo wy za er in on al en".split())
+WORD_PARTS = ("ba", "ce", "di", "fo", "gu", "ha", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "wy", "za", "er")
 
 
 class Outline(HTMLParser):
@@ -245,6 +245,8 @@ def test_positions_of_a_part_of_the_prompt_are_those_of_the_prompt():
     assert data.prompts["p0"]["positions"] == [7, 8]
     lens = next(block for block in data.blocks if block["type"] == "picture")
     assert lens["base"]["data"][0]["cells"]["rows"] == ["0", "1"]
+    figure = samples.lens((" city", " of"), layers=2, positions=(7, 8)).figure()
+    assert figure.data[0].hovertext[0][1].startswith("<b>0</b> after ␣of (8)<br>")
     assert "Tuned lens" in outline.text
 
 

@@ -98,7 +98,6 @@ def _map(result: Any, rows: Rows, prompt: str) -> Picture:
             ),
             x=Axis(of="token"),
             y=_axis(rows),
-            given=[{"z": _probs(result)[0]}] if name == "probability" else (),
             cells=cells,
         )
         for words_on_switch, name in _SWITCH.items()
@@ -106,7 +105,7 @@ def _map(result: Any, rows: Rows, prompt: str) -> Picture:
     return Picture(
         versions=versions,
         caption=(
-            "Each cell names the likeliest next token at that layer; the colour is the quantity chosen above. "
+            "Each cell is the likeliest next token at that layer, named where there is room; the colour is the quantity chosen above. "
             "The target of a position is the token that follows it, unless one was asked for."
         ),
         prompt=prompt,
@@ -117,10 +116,10 @@ def _best(result: Any) -> Words:
     return Words(result.top_ids.numpy(), _words(result))
 
 
-def _probs(result: Any) -> list[Mapped]:
-    """The probability of the best, second best, ... token of each cell, from the log-probabilities."""
-    logs = result.top_log_probs_nats.double().numpy()
-    return [Mapped(logs[..., rank], "exp") for rank in range(logs.shape[2])]
+def _probs(result: Any) -> list[np.ndarray]:
+    """The probability of the best, second best, ... token of each cell."""
+    probs = result.top_log_probs_nats.double().exp().numpy()
+    return [probs[..., rank] for rank in range(probs.shape[2])]
 
 
 def _ranked(result: Any, rows: Rows, prompt: str) -> LinkedTable:
@@ -166,7 +165,7 @@ def _trajectory(result: Any, rows: Rows, prompt: str) -> Picture:
     }
     follows: dict[str, list[dict[str, Any]]] = {
         "Probability": [{"y": Mapped(log_prob, "exp")}, {"y": _probs(result)[0]}],
-        "Log-probability": [{"y": log_prob}, {"y": top}],
+        "Log-probability": [{"y": log_prob}, {"y": Mapped(_probs(result)[0], "log")}],
         "Rank": [{"y": Mapped(rank, "1 + value"), "customdata": rank}],
     }
     versions = {}

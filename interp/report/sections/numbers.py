@@ -11,3 +11,8 @@ def percent(probability: float) -> str:
 def signed(value: float, digits: int = 3) -> str:
     """A number with its sign, and a minus as wide as the plus."""
     return f"{value:+.{digits}f}".replace("-", "−")  # noqa: RUF001
+
+
+def brief(number: float) -> str:
+    """A number in three digits, large ones without an exponent."""
+    return f"{number:,.0f}" if 1000 <= abs(number) < 1e6 else f"{number:.3g}"

@@ -8,6 +8,7 @@ from interp.figures import story_heatmap, story_lines
 from interp.report.arrays import Words
 from interp.report.blocks import Axis, Cells, Finding, Line, LinkedTable, Picture, Section, Version
 from interp.report.markup import join, token
+from interp.report.sections.numbers import brief
 from interp.tokens import visible
 
 _ROOM = 50_000
@@ -125,7 +126,9 @@ def _pushed(result: Any, prompt: str) -> LinkedTable:
     caption = "What was written here, and the tokens it would raise and lower most if it were read out directly."
     held = result.attn_promoted_ids.shape[2]
     if down < held:
-        caption += f" The prompt is long: of the {held} that the result holds, {up} up and {down} down are on this page."
+        caption += (
+            f" The prompt is long: of the {held} that the result holds, {up} up and {down} down are on this page."
+        )
     return LinkedTable(
         columns=("part", "norm", "cosine to stream", "cosine to end", "pushes up", "pushes down"),
         lines=lines,
@@ -149,7 +152,7 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         [
             "At the last token ",
             token(result.tokens.pieces[last]),
-            f" the residual stream's norm goes from {start:.3g} (embedding) to {end:.3g} after the last layer.",
+            f" the residual stream's norm goes from {brief(start)} (embedding) to {brief(end)} after the last layer.",
         ]
     )
     found = [Finding(text=growth, rank=40)]
@@ -157,13 +160,13 @@ def _findings(result: Any) -> tuple[Finding, ...]:
     if len(result.tokens) > 2:
         peak = int(np.nanargmax(norms.max(axis=1) / np.median(norms, axis=1)))
         pos = int(np.nanargmax(norms[peak]))
-        ratio = norms[peak, pos] / float(np.median(norms[peak]))
+        ratio = float(norms[peak, pos] / np.median(norms[peak]))
         if ratio >= 5:
             text = join(
                 [
                     "Token ",
                     token(result.tokens.pieces[pos]),
-                    f" at position {pos} stands out: after layer {peak} its stream is {ratio:.3g} times as long as the median token's.",
+                    f" at position {pos} stands out: after layer {peak} its stream is {brief(ratio)} times as long as the median token's.",
                 ]
             )
             found.append(Finding(text=text, rank=50))
