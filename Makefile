@@ -15,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 STRUCTURE := tests/test_layers.py tests/test_annotations.py tests/test_public_surface.py tests/test_packaging.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check bench docs atlas clean
+.PHONY: help install demo test test-all check bench docs pictures atlas clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ bench: $(VENV)/.installed-bench ## Measure speed and memory beside other tools a
 
 docs: $(VENV)/.installed-dev ## Write docs/commands.md and docs/api.md from the code
 	$(BIN)/python docs/reference.py
+
+pictures: $(VENV)/.installed-dev ## Make the report's pictures for the README (needs chromium)
+	$(BIN)/python docs/pictures.py
 
 atlas: $(VENV)/.installed-dev ## Regenerate the shipped map of the common model families from TransformerLens
 	$(BIN)/python -m interp.models.atlas_from_tl

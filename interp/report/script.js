@@ -417,7 +417,15 @@
     for (const view of pictures) seen.observe(view.node);
     const redraw = () => pictures.filter((view) => view.drawn).forEach(draw);
     darkScheme.addEventListener("change", redraw);
-    addEventListener("beforeprint", () => pictures.forEach(draw));
+    // On paper everything is drawn, in the light colours.
+    addEventListener("beforeprint", () => {
+      document.documentElement.classList.add("printing");
+      pictures.forEach(draw);
+    });
+    addEventListener("afterprint", () => {
+      document.documentElement.classList.remove("printing");
+      redraw();
+    });
     let width = innerWidth;
     let waiting = 0;
     addEventListener("resize", () => {
