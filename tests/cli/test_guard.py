@@ -111,7 +111,9 @@ def test_an_unforeseen_error_under_debug_is_a_traceback() -> None:
 
 def test_interrupt_of_a_real_process(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    body = f"import time, pathlib; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    # A shell that runs the tests in the background has interrupts ignored, which a child would inherit.
+    heed = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    body = f"import time, pathlib, signal; {heed}; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", UNFORESEEN.format(body)], stderr=subprocess.PIPE, text=True)
     for _ in range(200):
         if ready.exists():
