@@ -31,16 +31,16 @@ class Config:
     model: str = "smollm2-135m"
     threads: int = 2
     shapes: tuple[Shape, ...] = (
-        Shape(rows=1, tokens=12, rounds=30),
-        Shape(rows=4, tokens=128, rounds=6),
-        Shape(rows=1, tokens=512, rounds=6),
+        Shape(rows=1, tokens=12, rounds=15),
+        Shape(rows=4, tokens=128, rounds=3),
+        Shape(rows=1, tokens=512, rounds=3),
     )
     stop_layer: int = 5
     start_layer: int = 25
     lens_positions: int = 512
-    lens_rounds: int = 3
+    lens_rounds: int = 2
     memory_tokens: int = 64
-    starts: int = 3
+    starts: int = 2
     help_starts: int = 11
     peers: tuple[str, ...] = ("Hugging Face", "TransformerLens", "nnsight")
 
