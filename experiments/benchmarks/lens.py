@@ -72,6 +72,18 @@ def _products(normed: Tensor, weight: Tensor) -> Iterator[Callable[[], None]]:
 
         return run
 
+    def transposed(height: int, width: int) -> Callable[[], None]:
+        buffer = torch.empty(height * width)
+
+        def run() -> None:
+            for part in rows.split(height):
+                for tile in weight.split(width):
+                    torch.mm(tile, part.T, out=buffer[: len(part) * len(tile)].view(len(tile), len(part)))
+
+        return run
+
+    yield transposed(960, 1024)
+    yield tiled(960, 1024)
     yield tiled(480, 1024)
     yield tiled(480, 2048)
     yield tiled(512, len(weight))

@@ -94,7 +94,7 @@ def page(rows: Sequence[Row], about: Mapping[str, str], failures: Sequence[str])
         "shown are the median of the rounds and, in brackets, the quartiles. Before a side is timed its numbers are compared with",
         "Hugging Face's own (stream and logits with SDPA attention, patterns with eager attention): the greatest distance of two",
         "vectors over the norm of the reference is at most 1e-4. The plain forward is Hugging Face's model with SDPA attention and no",
-        "KV cache. The lens is compared with its formulas written out in fp64; its baseline is the fastest of three tilings of the",
+        "KV cache. The lens is compared with its formulas written out in fp64; its baseline is the fastest of five tilings of the",
         "matrix products. Only ratios mean something on another machine.",
     ]
     for unit, head in (
