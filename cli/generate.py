@@ -64,18 +64,18 @@ def generate(
     """Continue a prompt; show the loop's times and memory.
 
     Prefill (one forward over the prompt) and decoding (one forward a token) are timed apart. With -o the result goes to a file
-    too: .safetensors, .json or .csv.
+    too: .safetensors, .json, .csv or .html.
     """
     check_result_path(output)
     asked = read_prompt(prompt, chat=chat, system=system)
     speaker = Output(command="generate", as_json=as_json, path=output, quiet=quiet)
+    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    result = opened.generate(asked, max_new_tokens=max_new_tokens, **options)
     if temperature == 0.0 and (top_k is not None or top_p is not None):
         speaker.warn(
             "--top-k and --top-p do nothing at temperature 0, which takes the likeliest token; add --temperature 1"
         )
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
-    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    result = opened.generate(asked, max_new_tokens=max_new_tokens, **options)
     if output is not None:
         save_result(result, output)
     memory = _cache_formula(opened.atlas, opened.hf.dtype.itemsize, result.cached_tokens)

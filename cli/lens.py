@@ -67,7 +67,7 @@ def lens(
     """Show what each layer would answer.
 
     The logit lens reads the residual stream after each layer with the model's own final norm and unembedding. The table is
-    about one position; with -o every position goes to a file: .safetensors, .json or .csv.
+    about one position; with -o every position goes to a file: .safetensors, .json, .csv or .html.
     """
     check_result_path(output)
     asked = read_prompt(prompt, chat=chat, system=system)

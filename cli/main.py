@@ -19,6 +19,10 @@ from .guard import guarded
 COMMANDS = {
     "report": "Run a prompt and write one HTML file about it.",
     "lens": "Show what each layer would answer.",
+    "attention": "Show where each head looks.",
+    "heads": "Show which heads do one thing.",
+    "circuits": "Show a head's circuits from its weights.",
+    "induction": "Find the heads that continue what came before, and prove it.",
     "generate": "Continue a prompt; show the loop's times and memory.",
     "models": "List models with a short name and what is cached.",
     "tensors": "List a model's tensors without loading the weights.",

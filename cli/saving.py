@@ -11,8 +11,8 @@ from .output import check_writable
 if TYPE_CHECKING:
     from interp.results import Result
 
-FORMATS = (".safetensors", ".json", ".csv")
-"""The whole result, to load again; the same as JSON; its table."""
+FORMATS = (".safetensors", ".json", ".csv", ".html")
+"""The whole result, to load again; the same as JSON; its table; a page to look at."""
 
 
 def check_result_path(path: Path | None) -> None:
@@ -26,5 +26,9 @@ def save_result(result: "Result", path: Path) -> None:
         result.save(path)
     elif path.suffix == ".json":
         write_bytes(path, (json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False) + "\n").encode())
+    elif path.suffix == ".html":
+        from interp.report.page import report
+
+        report([result]).save(path)
     else:
         write_bytes(path, result.to_frame().to_csv(index=False).encode())

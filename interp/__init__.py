@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from interp._version import __version__
 
 if TYPE_CHECKING:
+    from interp.analyzers.attention_patterns import attention_patterns
+    from interp.analyzers.detect_head import detect_head
     from interp.analyzers.direct_logit_attribution import direct_logit_attribution
+    from interp.analyzers.head_circuits import head_circuits
+    from interp.analyzers.head_composition import head_composition
+    from interp.analyzers.head_profiles import head_profiles
+    from interp.analyzers.induction_heads import induction_heads
     from interp.analyzers.logit_lens import logit_lens
     from interp.analyzers.residual_story import residual_story
     from interp.analyzers.tuned_lens import TunedLens, fit_tuned_lens
@@ -37,6 +43,12 @@ _HOME = {
     "Fact": "interp.prompts",
     "residual_story": "interp.analyzers.residual_story",
     "logit_lens": "interp.analyzers.logit_lens",
+    "attention_patterns": "interp.analyzers.attention_patterns",
+    "head_profiles": "interp.analyzers.head_profiles",
+    "detect_head": "interp.analyzers.detect_head",
+    "head_circuits": "interp.analyzers.head_circuits",
+    "head_composition": "interp.analyzers.head_composition",
+    "induction_heads": "interp.analyzers.induction_heads",
     "direct_logit_attribution": "interp.analyzers.direct_logit_attribution",
     "fit_tuned_lens": "interp.analyzers.tuned_lens",
     "TunedLens": "interp.analyzers.tuned_lens",
@@ -66,6 +78,12 @@ __all__ = [
     "Fact",
     "residual_story",
     "logit_lens",
+    "attention_patterns",
+    "head_profiles",
+    "detect_head",
+    "head_circuits",
+    "head_composition",
+    "induction_heads",
     "direct_logit_attribution",
     "fit_tuned_lens",
     "TunedLens",

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.files import save_tensors
+from interp.maths.estimates import Estimate as Estimate  # a result's own word for a figure from samples
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -41,16 +42,6 @@ _R = TypeVar("_R", bound="Result")
 # One metadata key only: safetensors writes several in an order that changes from run to run.
 _HEADER_KEY = "interp_result"
 _TENSOR, _FLOAT, _DATACLASS = "$tensor", "$float", "$dataclass"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A figure estimated from samples: ``value`` with its interval and the number of samples it stands on."""
-
-    value: float
-    lower: float
-    upper: float
-    n: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from experiments.benchmarks.config import Config, Shape, read_goals
 from experiments.benchmarks.harness import Disagreement, Side, Spread, check_equal, distance, measure
 from experiments.benchmarks.lens import extra_memory, lens_sides
 from experiments.benchmarks.rows import Row, page, shown
-from experiments.benchmarks.run import FORWARD_ROWS, Bench, about
+from experiments.benchmarks.run import FORWARD_ROWS, Bench, about, again
 from experiments.benchmarks.sides import PEERS, Work, ours, plain, random_ids, reference
 from interp.maths.unembedding import Unembedding
 from interp.runner.model import Model
@@ -56,6 +56,35 @@ def test_rows_for_a_shape_and_the_page(small):
     assert "residual stream after layer 0 of 3 only, 1x6" in text
     assert "- a tool: a reason" in text
     json.dumps([row.to_json() for row in rows], allow_nan=False)
+
+
+def test_rows_measured_again_take_the_place_of_the_old_ones(small, tmp_path):
+    mine = Spread.of([1.0, 2.0])
+    rows = [
+        Row(
+            key="residual",
+            title="stays",
+            unit="ratio",
+            ours=mine,
+            goal=1.5,
+            others={"a": mine, "b": "x"},
+            baseline=mine,
+        ),
+        *(Row(key=key, title=f"{title}, 1x5", unit="MB", ours="old") for key, title in _memory_titles(small)),
+    ]
+    old = {"about": about(small, "make bench"), "rows": [row.to_json() for row in rows], "failures": []}
+    (tmp_path / "results.json").write_text(json.dumps(old))
+    text, data = again(small, TINY, tmp_path, "memory", say=lambda line: None)
+    assert data["rows"][0] == json.loads(json.dumps(old["rows"][0]))
+    assert [isinstance(row["ours"], dict) for row in data["rows"]] == [True, True, True]
+    assert "old" not in text
+    assert "measured again" in text
+
+
+def _memory_titles(model):
+    return [
+        (row.key, row.title.removesuffix(", 1x5")) for row in Bench(model, TINY, say=lambda line: None).memory_rows()
+    ]
 
 
 def test_a_peer_that_cannot_run_is_named_with_its_reason(small, monkeypatch):

@@ -19,6 +19,7 @@ LAYERS = {
     "interp.errors": 0,
     "interp.sites": 0,
     "interp.files": 0,
+    "interp.heads": 0,
     "interp.maths": 1,
     "interp.figures": 1,
     "interp.prompts": 2,
@@ -37,6 +38,7 @@ LAYERS = {
 
 SIDEWAYS = {
     ("interp.files", "interp.errors"),  # writing a file can fail in the user's words
+    ("interp.heads", "interp.errors"),
     ("interp.sites", "interp.errors"),
     ("interp.interventions", "interp.prompts"),
 }

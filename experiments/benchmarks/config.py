@@ -31,14 +31,17 @@ class Config:
     model: str = "smollm2-135m"
     threads: int = 2
     shapes: tuple[Shape, ...] = (
-        Shape(rows=1, tokens=12, rounds=15),
-        Shape(rows=4, tokens=128, rounds=3),
-        Shape(rows=1, tokens=512, rounds=3),
+        Shape(rows=1, tokens=12, rounds=60),
+        Shape(rows=4, tokens=128, rounds=11),
+        Shape(rows=1, tokens=512, rounds=11),
     )
     stop_layer: int = 5
     start_layer: int = 25
     lens_positions: int = 512
-    lens_rounds: int = 2
+    lens_rounds: int = 5
+    scan: Shape = Shape(rows=16, tokens=101, rounds=7)
+    scan_memory_tokens: int = 1025
+    fault_rounds: int = 7
     memory_tokens: int = 64
     starts: int = 2
     help_starts: int = 11
@@ -51,6 +54,9 @@ class Config:
             shapes=(Shape(rows=1, tokens=12, rounds=20), Shape(rows=1, tokens=128, rounds=6)),
             lens_positions=32,
             lens_rounds=3,
+            fault_rounds=3,
+            scan=Shape(rows=2, tokens=41, rounds=3),
+            scan_memory_tokens=129,
             starts=1,
             help_starts=3,
         )

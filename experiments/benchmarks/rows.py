@@ -32,9 +32,20 @@ class Row:
             return None
         return isinstance(self.ours, Spread) and self.ours.median <= self.goal
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Row":
+        """A row from what ``to_json`` gave."""
+        fields = {name: value for name, value in data.items() if name != "met"}
+        fields["others"] = {name: _spread(value) for name, value in data["others"].items()}
+        return cls(**(fields | {name: _spread(data[name]) for name in ("ours", "baseline")}))
+
     def to_json(self) -> dict[str, Any]:
         """All of it, JSON-safe."""
         return {**asdict(self), "met": self.met}
+
+
+def _spread(value: Any) -> Any:
+    return Spread(**value) if isinstance(value, Mapping) else value
 
 
 def timed_row(
@@ -94,7 +105,7 @@ def page(rows: Sequence[Row], about: Mapping[str, str], failures: Sequence[str])
         "shown are the median of the rounds and, in brackets, the quartiles. Before a side is timed its numbers are compared with",
         "Hugging Face's own (stream and logits with SDPA attention, patterns with eager attention): the greatest distance of two",
         "vectors over the norm of the reference is at most 1e-4. The plain forward is Hugging Face's model with SDPA attention and no",
-        "KV cache. The lens is compared with its formulas written out in fp64; its baseline is the fastest of five tilings of the",
+        "KV cache. The lens is compared with its formulas written out in fp64; its baseline is the fastest of eight tilings of the",
         "matrix products. Only ratios mean something on another machine.",
     ]
     for unit, head in (

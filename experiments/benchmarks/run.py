@@ -1,6 +1,7 @@
 """``python -m experiments.benchmarks.run [--quick]``: measures and writes docs/benchmarks.md and results.json.
 
-``--quick`` takes about a minute and writes into experiments/benchmarks/out/ instead.
+``--quick`` takes about a minute and writes into experiments/benchmarks/out/ instead. ``--again lens`` (or scan, starting, memory, faults)
+measures only these rows and puts them in place of those in results.json.
 """
 
 import argparse
@@ -11,14 +12,17 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 
-from experiments.benchmarks import lens, starting
+from experiments.benchmarks import faults, heads, lens, starting
 from experiments.benchmarks.config import FOLDER, ROOT, SEED, Config, Shape, read_goals
 from experiments.benchmarks.harness import Disagreement, Side, Spread, Timing, check_equal, measure
 from experiments.benchmarks.rows import Row, page, shown, timed_row
@@ -94,6 +98,44 @@ class Bench:
         sizes = (atlas.n_layers, n_pos, atlas.d_model, atlas.d_vocab, self.config.threads)
         yield self._attempt("lens_memory", lambda: Spread.of([starting.printed_number(lens.__name__, sizes)]))
 
+    def fault_rows(self) -> Iterator[Row]:
+        """Everything at the longest shape once more, in processes of their own: as it is, and where freed memory is kept."""
+        c = self.config
+        longest = max(shape.tokens for shape in c.shapes)
+        arguments = (c.model, longest, c.fault_rounds, c.threads)
+        for key, environment in (("faults", {}), ("no_faults", faults.KEPT)):
+            row = self._attempt(
+                key, lambda extra=environment: Spread.of([starting.printed_number(faults.__name__, arguments, extra)])
+            )
+            yield replace(row, title=f"{row.title}, 1x{longest}")
+
+    def scan_rows(self) -> Iterator[Row]:
+        """The scan of all heads for induction, and the memory it needs beside the forward's own."""
+        c, goal = self.config, self.goals[heads.ROW]
+        work = heads.ScanWork.of(self.model, c.scan.rows, c.scan.tokens)
+        mine, stored = heads.ours(work), heads.stored_patterns(work)
+        far = [check_equal(mine, stored)]
+        sides, missing = [mine, stored, heads.forward_side(work)], {}
+        if "TransformerLens" in c.peers:
+            try:
+                for side in heads.transformer_lens(work):
+                    far.append(check_equal(mine, side))
+                    sides.append(side)
+            except PEER_FAULTS as fault:
+                missing["TransformerLens"] = "did not run"
+                self.failures.append(f"TransformerLens, scan: {type(fault).__name__}: {fault}".splitlines()[0][:200])
+        baseline = heads.plain_side(work)
+        timings = measure(sides, baseline, c.scan.rounds, seed=SEED)
+        title = f"{self.title(heads.ROW)}, {c.scan}"
+        yield timed_row(heads.ROW, title, goal, timings, (OURS, baseline.key), missing, max(far))
+        arguments = (c.model, c.scan_memory_tokens, c.threads)
+        row = self._attempt(
+            "scan_memory", lambda: Spread.of([starting.printed_number(heads.__name__, arguments) for _ in range(3)])
+        )
+        patterns = 4e-6 * self.model.atlas.n_layers * self.model.atlas.n_heads * c.scan_memory_tokens**2
+        title = f"{row.title}, 1x{c.scan_memory_tokens}"
+        yield replace(row, title=title, others={"size of all patterns": Spread.of([patterns])})
+
     def starting_rows(self) -> Iterator[Row]:
         """Fresh processes."""
         c = self.config
@@ -147,9 +189,20 @@ class Bench:
         """All of them, in the page's order."""
         for shape in self.config.shapes:
             yield from self.forward_rows(shape)
+        yield from self.fault_rows()
         yield from self.lens_rows()
+        yield from self.scan_rows()
         yield from self.starting_rows()
         yield from self.memory_rows()
+
+
+GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "faults": Bench.fault_rows,
+    "lens": Bench.lens_rows,
+    "memory": Bench.memory_rows,
+    "scan": Bench.scan_rows,
+    "starting": Bench.starting_rows,
+}
 
 
 def _held(cache: Any) -> Spread:
@@ -194,10 +247,32 @@ def bench(model: Model, config: Config, command: str, say: Callable[[str], None]
     return page(rows, described, runner.failures), data
 
 
+def again(
+    model: Model, config: Config, folder: Path, group: str, say: Callable[[str], None]
+) -> tuple[str, dict[str, Any]]:
+    """One group of rows measured again and put in place of the old ones; the page says which and when."""
+    old = json.loads((folder / "results.json").read_text())
+    runner = Bench(model, config, say)
+    with torch.no_grad():
+        new = {(row.key, row.title): row for row in GROUPS[group](runner)}
+    for row in new.values():
+        say(f"{row.title}: {shown(row.ours, row.unit)} {row.unit}")
+    rows = [new.get((row.key, row.title), row) for row in map(Row.of, old["rows"])]
+    seen = f"{', '.join(sorted({key for key, _ in new}))}: {datetime.datetime.now(datetime.UTC).date().isoformat()}"
+    described = {**old["about"], "measured again": f"{seen}, load average before {psutil.getloadavg()[0]:.1f}"}
+    failures = [*old["failures"], *runner.failures]
+    return page(rows, described, failures), {
+        "about": described,
+        "rows": [r.to_json() for r in rows],
+        "failures": failures,
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0; whether goals are met stands on the page."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.run", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds and short prompts, written to out/")
+    parser.add_argument("--again", choices=sorted(GROUPS), help="measure only these rows; the others stay as they are")
     asked = parser.parse_args(arguments)
     config = Config().quick() if asked.quick else Config()
     torch.set_num_threads(config.threads)
@@ -205,8 +280,9 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     model = load(config.model, device="cpu", dtype="float32")
     command = "python -m experiments.benchmarks.run --quick" if asked.quick else "make bench"
-    text, data = bench(model, config, command, lambda line: print(line, flush=True))
     folder = FOLDER / "out" if asked.quick else FOLDER
+    say = partial(print, flush=True)
+    text, data = again(model, config, folder, asked.again, say) if asked.again else bench(model, config, command, say)
     folder.mkdir(exist_ok=True)
     target = folder / "benchmarks.md" if asked.quick else ROOT / "docs" / "benchmarks.md"
     target.write_text(text)

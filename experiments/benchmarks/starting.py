@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.benchmarks.config import ROOT
@@ -29,6 +29,7 @@ start = time.perf_counter()
 interp.runner.model.load({model!r}, device="cpu", dtype="float32")
 print(time.perf_counter() - start)
 """
+_NOTHING: Mapping[str, str] = {}
 _INTERP = str(Path(sys.executable).parent / "interp")
 
 
@@ -54,15 +55,17 @@ def wall_time(arguments: Sequence[str], threads: int, times: int) -> Spread:
     return Spread.of(took[1:])
 
 
-def printed_number(module: str, arguments: Sequence[object]) -> float:
+def printed_number(module: str, arguments: Sequence[object], environment: Mapping[str, str] = _NOTHING) -> float:
     """What ``python -m module arguments`` prints, as a number."""
-    return float(_run([sys.executable, "-m", module, *map(str, arguments)]).splitlines()[-1])
+    return float(_run([sys.executable, "-m", module, *map(str, arguments)], environment=environment).splitlines()[-1])
 
 
-def _run(command: Sequence[str], stdin: str = "", threads: int | None = None) -> str:
-    environment = {**os.environ, **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})}
+def _run(
+    command: Sequence[str], stdin: str = "", threads: int | None = None, environment: Mapping[str, str] = _NOTHING
+) -> str:
+    variables = {**os.environ, **environment, **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})}
     done = subprocess.run(
-        command, input=stdin, capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=300
+        command, input=stdin, capture_output=True, text=True, cwd=ROOT, env=variables, check=False, timeout=300
     )
     if done.returncode:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]

@@ -1,10 +1,11 @@
-"""What a section of the page is made of: sentences, tables, pictures and tables that follow the selection."""
+"""What a section of the page is made of: sentences, tables, pictures, tables that follow the selection, mosaics of heads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from interp.report.arrays import Mapped, Words
 from interp.report.markup import Child
@@ -46,15 +47,25 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """What the positions on one axis of a picture stand for, so that a click selects it everywhere.
+    """What the positions on one axis of a picture stand for, so that a click selects it everywhere and the selection is marked.
 
-    ``of`` is ``"token"`` (the tokens of the picture's prompt) or ``"layer"``; ``layers`` then gives the layer of each position, None
-    for one that is no layer, and ``labels`` what to call it.
+    ``of`` is ``"token"`` (the tokens of the picture's prompt), ``"layer"`` or ``"head"``. For layers ``layers`` gives the layer of
+    each position, None for one that is no layer, and ``labels`` what to call it. For heads ``heads`` gives the number of the head
+    in its block; labels are these numbers unless given. A [layer head] map, where a click chooses the head, is thus::
+
+        Version(figure, x=Axis(of="head", heads=tuple(range(n_heads))), y=Axis(of="layer", layers=layers, labels=labels))
+
+    Where each position is one head of one layer (bars of the best heads), one axis says both::
+
+        Axis(of="head", heads=(6, 3), layers=(18, 17), labels=("L18H6", "L17H3"))
+
+    A page with a head axis has a control for the head; what shows the selected head is a ``LinkedTable(by="head")``.
     """
 
     of: str
     layers: tuple[int | None, ...] = ()
     labels: tuple[str, ...] = ()
+    heads: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,16 +117,50 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class LinkedTable:
-    """A table for the selected layer and token."""
+    """A table for the selected layer and token or, with ``by="head"``, for the selected head of the selected layer.
+
+    Its matrices then are [layer head].
+    """
 
     columns: Sequence[str]
     lines: Sequence[Line]
     layers: tuple[int, ...]
     caption: str
     prompt: str
+    by: str = "token"
 
 
-Block: TypeAlias = Child | Table | Picture | LinkedTable
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadScore:
+    """A number for each head, which the heads can be sorted by: the greatest first, or with ``least_first`` the least."""
+
+    label: str
+    values: Float[np.ndarray, "layer head"]
+    least_first: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadMosaic:
+    """Patterns of all heads as one mosaic, with the selected one beside it and the tokens that its query looks at.
+
+    ``codes`` are the patterns in 255ths, their lower triangles query by query. ``windows`` are those of the layers, None for one that
+    sees everything before it. ``norms`` are those of what each key would give, for patterns weighted by them; ``detail`` is the figure
+    of one head, whose numbers the page fills in.
+    """
+
+    codes: UInt8[np.ndarray, "layer head pair"]
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    kv_heads: tuple[int, ...]
+    windows: tuple[int | None, ...]
+    norms: Float[np.ndarray, "layer head key_pos"] | None
+    scores: Sequence[HeadScore]
+    detail: "Figure"
+    caption: str
+    prompt: str
+
+
+Block: TypeAlias = Child | Table | Picture | LinkedTable | HeadMosaic
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,5 +109,5 @@ const pageData = (() => {
     return data;
   }
 
-  return { read, matrix, word, code: async (id) => text(await unpack(id)) };
+  return { read, matrix, word, bytes: unpack, code: async (id) => text(await unpack(id)) };
 })();

@@ -68,7 +68,12 @@ def compressed(data: Mapping[str, Any], arrays: Arrays) -> bytes:
     text = json.dumps(
         {**data, "arrays": description}, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
-    return gzip.compress(text.encode() + b"\0" + binary, 9, mtime=0)
+    return squeezed(text.encode() + b"\0" + binary)
+
+
+def squeezed(data: bytes) -> bytes:
+    """``data`` gzipped, the same for the same data."""
+    return gzip.compress(data, 9, mtime=0)
 
 
 def _packed(value: Any, arrays: Arrays) -> Any:

@@ -15,7 +15,7 @@ from interp.files import write_bytes
 from interp.report import base91
 from interp.report.blocks import Finding, Prompt, Section
 from interp.report.markup import Html, element, join, quoted, terms_in
-from interp.report.pack import compressed
+from interp.report.pack import compressed, squeezed
 from interp.report.render import Renderer
 from interp.report.sections import BUILDERS, glossary, provenance, tokens
 from interp.report.sections.answer import answer_of
@@ -64,7 +64,7 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
         for key, prompt in prompts.items()
     }
     data = compressed({"blocks": renderer.data, "prompts": tokens_of}, renderer.arrays)
-    script = _source("data.js") + _source("script.js")
+    script = _source("data.js") + (_source("heads.js") if renderer.blobs else "") + _source("script.js")
     plotly = _bundle()
     parts = {
         "csp": _policy(script, gzip.decompress(plotly).decode()),
@@ -73,7 +73,9 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
         "head": _head(results, prompts, sections).text,
         "contents": _contents(sections).text,
         "sections": join(body, "\n").text,
-        "data": _packed("data", data),
+        "data": "\n".join(
+            [_packed("data", data), *(_packed(f"blob{n}", squeezed(blob)) for n, blob in enumerate(renderer.blobs))]
+        ),
         "plotly": _packed("plotly", plotly),
         "script": script,
     }

@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from interp.report.arrays import Arrays, Words
-from interp.report.blocks import Axis, Block, Line, LinkedTable, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Block, HeadMosaic, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Html, element, join, prose
 from interp.report.pack import difference, pack_figure, pack_properties
 
@@ -15,6 +17,8 @@ class Renderer:
 
     data: list[dict[str, Any]] = field(default_factory=list)
     arrays: Arrays = field(default_factory=Arrays)
+    blobs: list[bytes] = field(default_factory=list)
+    """Bytes that the script reads only when their block comes into view, in the order of their numbers."""
 
     def section(self, section: Section, number: int) -> Html:
         """The section with its heading, lead and blocks."""
@@ -30,6 +34,8 @@ class Renderer:
             return self._picture(block)
         if isinstance(block, LinkedTable):
             return self._linked(block)
+        if isinstance(block, HeadMosaic):
+            return self._mosaic(block)
         return join([block])
 
     def _picture(self, picture: Picture) -> Html:
@@ -59,6 +65,33 @@ class Renderer:
             element("div", class_="scroll", tabindex=0, role="group", aria_label=linked.caption),
             element("figcaption", linked.caption),
             class_="linked",
+            data_block=number,
+        )
+
+    def _mosaic(self, mosaic: HeadMosaic) -> Html:
+        packed, blob = pack_mosaic(mosaic, self.arrays)
+        number = self._add(packed | {"blob": len(self.blobs)})
+        self.blobs.append(blob)
+        label = "All heads; arrow keys choose one"
+        canvas = element("canvas", tabindex=0, role="group", aria_label=label, width=0, height=0)
+        height = f"min-height:{packed['detail']['layout']['height']}px"
+        detail = element("div", class_="plot", role="img", aria_label="The pattern of the selected head", style=height)
+        strip = element(
+            "div", class_="strip", data_prompt=mosaic.prompt, role="group", aria_label="What the query looks at"
+        )
+        return element(
+            "figure",
+            element("div", class_="switch"),
+            element("p", class_="where", aria_live="polite"),
+            element(
+                "div",
+                element("div", canvas, class_="mosaic"),
+                element("div", strip, detail, class_="one"),
+                class_="beside",
+            ),
+            element("figcaption", mosaic.caption),
+            element("details", element("summary", "The numbers as a table"), element("div", class_="scroll")),
+            class_="heads",
             data_block=number,
         )
 
@@ -102,11 +135,46 @@ def pack_picture(picture: Picture, arrays: Arrays) -> dict[str, Any]:
     return {"type": "picture", "prompt": picture.prompt, "base": base, "options": options}
 
 
+def pack_mosaic(mosaic: HeadMosaic, arrays: Arrays) -> tuple[dict[str, Any], bytes]:
+    """What the script must know of a mosaic, and its bytes: patterns, then norms in 255ths of the greatest of each head.
+
+    Patterns go key by key (the queries that see key 0, then those that see key 1, ...): neighbours are then more alike.
+    """
+    described: dict[str, Any] = {
+        "type": "heads",
+        "prompt": mosaic.prompt,
+        "layers": list(mosaic.layers),
+        "heads": list(mosaic.heads),
+        "kv": list(mosaic.kv_heads),
+        "windows": list(mosaic.windows),
+        "detail": pack_figure(Version(figure=mosaic.detail), arrays),
+        "scores": [
+            {"label": score.label, "least": score.least_first} | arrays.reference(score.values.astype(np.float64))
+            for score in mosaic.scores
+        ],
+    }
+    binary = mosaic.codes[..., _key_by_key(mosaic.codes.shape[2])].tobytes()
+    if mosaic.norms is not None:
+        greatest = mosaic.norms.max(axis=2)
+        described["norms"] = arrays.reference(greatest.astype(np.float64))
+        parts = mosaic.norms / np.where(greatest > 0, greatest, 1.0)[..., None]
+        binary += np.round(parts * 255).astype(np.uint8).tobytes()
+    return described, binary
+
+
+def _key_by_key(pairs: int) -> np.ndarray:
+    """Which pair, counted query by query, comes at each place when they are counted key by key."""
+    n_pos = int(np.sqrt(2 * pairs))
+    keys, queries = np.triu_indices(n_pos)
+    return queries * (queries + 1) // 2 + keys
+
+
 def pack_linked(linked: LinkedTable, arrays: Arrays) -> dict[str, Any]:
     """The lines, with references to arrays in place of what differs from cell to cell."""
     return {
         "type": "linked",
         "prompt": linked.prompt,
+        "by": linked.by,
         "columns": list(linked.columns),
         "layers": list(linked.layers),
         "lines": [_line(line, arrays) for line in linked.lines],
@@ -134,4 +202,7 @@ def _extras(version: Version, arrays: Arrays) -> dict[str, Any]:
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
-    return {"of": axis.of} | ({"layers": list(axis.layers), "labels": list(axis.labels)} if axis.of == "layer" else {})
+    if axis.of == "token":
+        return {"of": axis.of}
+    labels = axis.labels or tuple(map(str, axis.heads))
+    return {"of": axis.of, "layers": list(axis.layers), "labels": list(labels), "heads": list(axis.heads)}

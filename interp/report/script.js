@@ -1,10 +1,10 @@
 // The page's script: reads the data, draws the pictures when they come into view, and keeps one selection
-// (a layer, and a token of each prompt) that every picture and table follows. Text enters the page as textContent only;
+// (a layer, a head, and a token of each prompt) that every picture and table follows. Text enters the page as textContent only;
 // text inside pictures was escaped when they were made.
 (() => {
   const byId = (id) => document.getElementById(id);
   const darkScheme = matchMedia("(prefers-color-scheme: dark)");
-  const selection = { layer: 0, tokens: {} };
+  const selection = { layer: 0, head: 0, tokens: {} };
   const views = [];
   let prompts = {};
 
@@ -152,23 +152,30 @@
   function places(axis, prompt) {
     if (!axis) return [];
     if (axis.of === "token") return [selection.tokens[prompt]];
-    return axis.layers.flatMap((layer, place) => (layer === selection.layer ? [place] : []));
+    if (axis.of === "layer") return axis.layers.flatMap((layer, place) => (layer === selection.layer ? [place] : []));
+    const chosen = (place) => !axis.layers.length || axis.layers[place] === selection.layer;
+    return axis.heads.flatMap((head, place) => (head === selection.head && chosen(place) ? [place] : []));
   }
 
   function shapes(view) {
     const { x, y } = view.spec.options[view.choice];
     const columns = places(x, view.spec.prompt);
     const rows = places(y, view.spec.prompt);
-    if (y) {
+    if (x && y) {
       // Black around white is seen on any colour of the scale.
       const lines = [{ color: "#000", width: 4 }, { color: "#fff", width: 2 }];
       return columns.flatMap((column) => rows.flatMap((row) => lines.map((line) => ({ type: "rect", line, x0: column - 0.5, x1: column + 0.5, y0: row - 0.5, y1: row + 0.5 }))));
     }
-    const color = getComputedStyle(document.documentElement).getPropertyValue("--mark-line").trim();
-    return columns.map((column) => ({ type: "rect", yref: "paper", layer: "below", x0: column - 0.5, x1: column + 0.5, y0: 0, y1: 1, line: { width: 0 }, fillcolor: color, opacity: 0.16 }));
+    const fillcolor = getComputedStyle(document.documentElement).getPropertyValue("--mark-line").trim();
+    const band = { type: "rect", layer: "below", line: { width: 0 }, fillcolor, opacity: 0.16 };
+    return [
+      ...columns.map((column) => ({ ...band, yref: "paper", x0: column - 0.5, x1: column + 0.5, y0: 0, y1: 1 })),
+      ...rows.map((row) => ({ ...band, xref: "paper", x0: 0, x1: 1, y0: row - 0.5, y1: row + 0.5 })),
+    ];
   }
 
   async function draw(view) {
+    if (view.heads) return view.heads.draw();
     const figure = themed(current(view), view.plot.clientWidth);
     figure.layout.shapes = shapes(view);
     const first = !view.drawn;
@@ -201,7 +208,8 @@
       if (!axis) continue;
       const place = Math.round(value);
       if (axis.of === "token") change.pos = place;
-      else if (axis.layers[place] !== null && axis.layers[place] !== undefined) change.layer = axis.layers[place];
+      if (axis.of === "head") change.head = axis.heads[place];
+      if (axis.of !== "token" && axis.layers[place] !== null && axis.layers[place] !== undefined) change.layer = axis.layers[place];
     }
     select(view.spec.prompt, change);
   }
@@ -237,8 +245,9 @@
     return { columns, rows: labels.map((label, row) => [label, ...figure.data.map((one) => number(values(one)[row]))]) };
   }
 
-  function fillTable(view) {
-    const { columns, rows } = tableOf(view);
+  const fillTable = (view) => view.details.querySelector(".scroll").replaceChildren(tableFrom(tableOf(view)));
+
+  function tableFrom({ columns, rows }) {
     const table = make("table");
     const head = table.createTHead().insertRow();
     columns.forEach((column, index) => {
@@ -255,7 +264,7 @@
         line.append(cell);
       });
     }
-    view.details.querySelector(".scroll").replaceChildren(table);
+    return table;
   }
 
   // ---- Switches ----
@@ -293,12 +302,14 @@
 
   // ---- Selection ----
 
-  function select(prompt, { pos, layer }) {
+  function select(prompt, { pos, layer, head }) {
     if (pos !== undefined) selection.tokens[prompt] = pos;
     if (layer !== undefined) selection.layer = layer;
+    if (head !== undefined) selection.head = head;
     showSelection();
     for (const view of views) {
       if (view.spec.type === "linked") fillLinked(view);
+      else if (view.heads) view.heads.update();
       else if (view.drawn && view.spec.options[view.choice].follow) draw(view);
       else if (view.drawn) Plotly.relayout(view.plot, { shapes: shapes(view) });
     }
@@ -318,14 +329,18 @@
     menu.value = `${shown}:${selection.tokens[shown]}`;
     byId("select-layer").value = selection.layer;
     byId("shown-layer").textContent = selection.layer;
+    byId("select-head").value = selection.head;
+    byId("shown-head").textContent = selection.head;
   }
 
   function fillLinked(view) {
     const { spec, node } = view;
-    const pos = selection.tokens[spec.prompt];
+    const byHead = spec.by === "head";
+    const pos = byHead ? selection.head : selection.tokens[spec.prompt];
     const at = spec.layers.indexOf(selection.layer);
     const where = node.querySelector(".where");
-    where.replaceChildren(`Layer ${selection.layer}, `, chip(prompts[spec.prompt].labels[pos]), ` (position ${prompts[spec.prompt].positions[pos]})`);
+    if (byHead) where.replaceChildren(`Head L${selection.layer}H${selection.head}`);
+    else where.replaceChildren(`Layer ${selection.layer}, `, chip(prompts[spec.prompt].labels[pos]), ` (position ${prompts[spec.prompt].positions[pos]})`);
     const table = make("table");
     const head = table.createTHead().insertRow();
     for (const column of spec.columns) {
@@ -364,9 +379,29 @@
     }));
   }
 
+  // The axes of all versions of a picture; other views have none.
+  const axesOf = ({ options = [] }) => options.flatMap(({ x, y }) => [x, y].filter(Boolean));
+
+  // How many heads a view knows.
+  function headsOf(spec) {
+    if (spec.type === "linked") {
+      const matrix = spec.by === "head" && spec.lines.flatMap((line) => line.cells).find((cell) => cell.matrix !== undefined);
+      return matrix ? pageData.matrix(matrix)[0].length : 0;
+    }
+    if (spec.type === "heads") return Math.max(...spec.heads) + 1;
+    return Math.max(0, ...axesOf(spec).flatMap((axis) => axis.heads || []).map((head) => head + 1));
+  }
+
+  function buildSlider(id, last, change) {
+    const slider = byId(id);
+    slider.max = last;
+    slider.addEventListener("input", () => change(Number(slider.value)));
+  }
+
   function buildSelection() {
-    const layers = views.flatMap(({ spec }) => (spec.type === "linked" ? spec.layers : spec.options.flatMap((option) => [option.x, option.y].flatMap((axis) => (axis && axis.layers) || []))));
+    const layers = views.flatMap(({ spec }) => (spec.layers ? spec.layers : axesOf(spec).flatMap((axis) => axis.layers || [])));
     const last = Math.max(0, ...layers.filter((layer) => layer !== null));
+    const heads = Math.max(0, ...views.map(({ spec }) => headsOf(spec)));
     selection.layer = last;
     const menu = byId("select-token");
     const keys = Object.keys(prompts);
@@ -384,15 +419,19 @@
       const [key, pos] = menu.value.split(":");
       select(key, { pos: Number(pos) });
     });
-    const slider = byId("select-layer");
-    slider.max = last;
-    slider.addEventListener("input", () => select(keys[0], { layer: Number(slider.value) }));
+    buildSlider("select-layer", last, (layer) => select(keys[0], { layer }));
+    buildSlider("select-head", Math.max(0, heads - 1), (head) => select(keys[0], { head }));
     document.querySelectorAll(".strip").forEach(buildStrip);
-    byId("selection").hidden = keys.length === 0;
+    menu.parentElement.hidden = keys.length === 0;
+    byId("select-head").parentElement.hidden = heads === 0;
+    byId("selection").hidden = keys.length === 0 && heads === 0;
     showSelection();
   }
 
   // ---- Start ----
+
+  // What the script of the heads shares with this one.
+  const tools = { selection, select, make, chip, number, short, themed, thinned, tableFrom, modeBar, prompt: (key) => prompts[key] };
 
   function collectViews(blocks) {
     for (const node of document.querySelectorAll("[data-block]")) {
@@ -403,11 +442,12 @@
         buildSwitch(view);
         view.details.addEventListener("toggle", () => view.details.open && fillTable(view));
       }
+      if (spec.type === "heads") view.heads = headsView(view, tools);
     }
   }
 
   function drawWhenSeen() {
-    const pictures = views.filter((view) => view.spec.type === "picture");
+    const pictures = views.filter((view) => view.spec.type !== "linked");
     const seen = new IntersectionObserver((entries) => {
       for (const entry of entries) {
         const view = pictures.find((one) => one.node === entry.target);

@@ -24,6 +24,8 @@ _session: ContextVar[Session] = ContextVar("attention_session")
 ROT_Q, ROT_K, SCORES, PATTERN = range(4)
 _SCORES_AT_ONCE = 1 << 18
 """Scores computed at once on a CPU: 1 MB in fp32, which its cache holds."""
+_SCORES_AT_ONCE_GPU = 1 << 26
+"""And on a GPU, where a pattern is reduced by query: 256 MB in fp32, so that launching is not the cost."""
 
 
 @contextmanager
@@ -84,23 +86,12 @@ def _attend(
         query = session.flow(ports[ROT_Q], query)
     if ROT_K in ports:
         key = session.flow(ports[ROT_K], key, past=past)
-    changed = session.gradients
     out, weights = None, None
-    if not changed:
+    if not session.gradients:
         out, weights = base(module, query, key, value, mask, **extra)
     if SCORES in ports or PATTERN in ports:
-        pattern = weights if SCORES not in ports else None
-        if pattern is None and SCORES in ports:
-            scores = attention_scores(module, query, key, mask, extra)
-            seen = session.flow(ports[SCORES], scores)
-            changed = changed or seen is not scores
-            pattern = softmax_with_sink(seen, extra.get("s_aux")).to(query.dtype)
-        elif pattern is None:
-            pattern = attention_pattern(module, query, key, mask, extra)
-        if PATTERN in ports:
-            seen = session.flow(ports[PATTERN], pattern)
-            changed, pattern = changed or seen is not pattern, seen
-        if changed:
+        pattern = _watched_pattern(session, ports, weights, module, query, key, mask, extra)
+        if pattern is not None:
             expanded = value.repeat_interleave(query.shape[1] // value.shape[1], dim=1)
             out = (pattern @ expanded).transpose(1, 2).contiguous()
     if out is None:
@@ -110,26 +101,71 @@ def _attend(
     return out, weights
 
 
+def _watched_pattern(
+    session: Session,
+    ports: dict[int, Port],
+    weights: Tensor | None,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    mask: Any,
+    extra: dict,
+) -> Tensor | None:
+    """Shows scores and pattern to the session; the pattern to go on with where the model's own result no longer holds, else None."""
+    changed, pattern = session.gradients, weights
+    if SCORES in ports:
+        scores = attention_scores(module, query, key, mask, extra)
+        seen = session.flow(ports[SCORES], scores)
+        changed = changed or seen is not scores
+        pattern = softmax_with_sink(seen, extra.get("s_aux")).to(query.dtype)
+    elif pattern is None:
+        if session.takes_rows(ports[PATTERN]):
+            session.flow_rows(ports[PATTERN], pattern_rows(module, query, key, mask, extra))
+            return None
+        pattern = attention_pattern(module, query, key, mask, extra)
+    if PATTERN in ports:
+        seen = session.flow(ports[PATTERN], pattern)
+        changed, pattern = changed or seen is not pattern, seen
+    return pattern if changed else None
+
+
 def attention_pattern(module: nn.Module, query: Tensor, key: Tensor, mask: Any, extra: dict) -> Tensor:
     """Attention probabilities, [batch head query_pos key_pos].
 
-    On a CPU some queries at a time, so that their scores never leave the processor's cache, and without the keys that come after
-    all of these queries.
+    On a CPU some queries at a time, so that their scores never leave the processor's cache.
     """
-    (n_rows, n_heads, n_query, _), n_key, sink = query.shape, key.shape[2], extra.get("s_aux")
-    step = max(16, _SCORES_AT_ONCE // (n_rows * n_heads * n_key))
-    if query.device.type != "cpu" or torch.is_grad_enabled() or step >= n_query:
-        return softmax_with_sink(attention_scores(module, query, key, mask, extra), sink).to(query.dtype)
-    causal = mask is None and _is_causal(module, extra)
-    pattern = query.new_empty(n_rows, n_heads, n_query, n_key)
+    n_query, n_key = query.shape[2], key.shape[2]
+    if query.device.type != "cpu" or torch.is_grad_enabled() or _queries_at_once(query, n_key) >= n_query:
+        return softmax_with_sink(attention_scores(module, query, key, mask, extra), extra.get("s_aux")).to(query.dtype)
+    pattern = query.new_empty(*query.shape[:3], n_key)
+    for _ in pattern_rows(module, query, key, mask, extra, out=pattern):
+        pass
+    return pattern
+
+
+def pattern_rows(
+    module: nn.Module, query: Tensor, key: Tensor, mask: Any, extra: dict, *, out: Tensor | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """Attention probabilities of some queries at a time: (first query, [batch head query_pos key_pos]), in ``out`` where given.
+
+    Keys that come after all queries of a block are not multiplied out.
+    """
+    n_query, n_key = query.shape[2], key.shape[2]
+    causal, step = mask is None and _is_causal(module, extra), _queries_at_once(query, n_key)
     for start in range(0, n_query, step):
         stop = min(start + step, n_query)
         seen = n_key - n_query + stop if causal else n_key
-        rows = mask if mask is None or mask.shape[-2] == 1 else mask[..., start:stop, :]
-        scores = attention_scores(module, query[:, :, start:stop], key[:, :, :seen], rows, extra)
-        pattern[:, :, start:stop, :seen] = softmax_with_sink(scores, sink)
-        pattern[:, :, start:stop, seen:] = 0
-    return pattern
+        visible = mask if mask is None or mask.shape[-2] == 1 else mask[..., start:stop, :]
+        scores = attention_scores(module, query[:, :, start:stop], key[:, :, :seen], visible, extra)
+        rows = query.new_empty(*query.shape[:2], stop - start, n_key) if out is None else out[:, :, start:stop]
+        rows[..., :seen] = softmax_with_sink(scores, extra.get("s_aux"))
+        rows[..., seen:] = 0
+        yield start, rows
+
+
+def _queries_at_once(query: Tensor, n_key: int) -> int:
+    scores = _SCORES_AT_ONCE if query.device.type == "cpu" else _SCORES_AT_ONCE_GPU
+    return max(16, scores // (query.shape[0] * query.shape[1] * n_key))
 
 
 def attention_scores(module: nn.Module, query: Tensor, key: Tensor, mask: Any, extra: dict) -> Tensor:

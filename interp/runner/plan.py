@@ -12,7 +12,7 @@ from interp.interventions import Intervention
 from interp.models.atlas import Atlas
 from interp.runner.ports import Binding, Port, available_sites
 from interp.runner.selection import Selection, resolve, resolve_positions
-from interp.runner.session import Change, Reducer, Visit
+from interp.runner.session import Change, Reducer, RowReducer, Visit
 from interp.sites import Available, Site, parse_sites
 
 
@@ -20,11 +20,14 @@ from interp.sites import Available, Site, parse_sites
 class Capture:
     """A request to capture a site, reduced as it is produced: ``reduce(tensor, site)`` is stored in place of the tensor.
 
-    An analyzer that needs one number per head thus never stores a pattern.
+    An analyzer that needs one number per head thus never stores a pattern. With ``by_query`` (``attn.pattern`` and ``attn.scores``)
+    even one layer's pattern need not exist whole: ``reduce(rows, site, first_query)`` gets some consecutive queries at a time,
+    ``rows`` [batch head query_pos key_pos], and returns a tensor with the same queries on axis 2, where the parts are joined.
     """
 
     site: str | Site
-    reduce: Reducer | None = None
+    reduce: Reducer | RowReducer | None = None
+    by_query: bool = False
 
 
 Request = str | Site | Capture | Iterable[str | Site | Capture]
@@ -67,10 +70,14 @@ class Plan:
         items = (request,) if isinstance(request, str | Site | Capture) else tuple(request)
         found: list[Site] = []
         for item in items:
-            spec, reduce = (item.site, item.reduce) if isinstance(item, Capture) else (item, None)
-            for site in self.table.sites(spec):
+            asked = item if isinstance(item, Capture) else Capture(item)
+            for site in self.table.sites(asked.site):
+                if asked.by_query and (asked.reduce is None or "query_pos" not in site.info.axes):
+                    raise UsageError(
+                        f"by_query needs a reducer and a site with queries: attn.pattern or attn.scores; got {site.name}"
+                    )
                 visit = self._visit(site)
-                visit.capture, visit.reduce = True, reduce
+                visit.capture, visit.reduce, visit.by_query = True, asked.reduce, asked.by_query
                 found.append(site)
         return tuple(dict.fromkeys(found))
 
@@ -114,7 +121,8 @@ class Plan:
     def take_out(self, kind: str) -> list[Capture]:
         """Removes the captures of one kind and returns them."""
         taken = [site for site, visit in self._visits.items() if site.kind == kind and visit.capture]
-        return [Capture(site, self._visits.pop(site).reduce) for site in taken]
+        visits = [(site, self._visits.pop(site)) for site in taken]
+        return [Capture(site, visit.reduce, visit.by_query) for site, visit in visits]
 
     def visits(self) -> dict[Port, list[Visit]]:
         """Visits by port; at one port in the order of their sites."""

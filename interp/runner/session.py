@@ -1,16 +1,18 @@
 """What happens at each port during one forward: interventions are applied, captures are taken, and it is known when all is done."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from interp.errors import UsageError
 from interp.runner.ports import Binding, Port, batched
 from interp.runner.selection import Selection, take_positions
 from interp.sites import Site
 
 Reducer = Callable[[Tensor, Site], Tensor]
+RowReducer = Callable[[Tensor, Site, int], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,13 @@ class Visit:
     changes: list[Change] = field(default_factory=list)
     capture: bool = False
     stash: bool = False
-    reduce: Reducer | None = None
+    reduce: Callable[..., Tensor] | None = None
+    by_query: bool = False
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether some queries at a time are enough: a capture by query that nothing changes."""
+        return self.by_query and not self.changes
 
 
 @dataclass(kw_only=True, eq=False)
@@ -101,7 +109,20 @@ class Session:
         if not self._left and not self.needs_logits:
             raise StopForward
 
+    def takes_rows(self, port: Port) -> bool:
+        """Whether all that is asked of ``port`` can be answered by ``flow_rows``."""
+        return not self.gradients and all(visit.in_rows for visit in self.visits[port])
+
+    def flow_rows(self, port: Port, blocks: Iterable[tuple[int, Tensor]]) -> None:
+        """Captures from blocks of consecutive queries (first query, rows), none of which is kept."""
+        (visit,) = self.visits[port]
+        parts = [self._reduced_rows(visit, rows, first) for first, rows in blocks]
+        self._keep(visit, torch.cat(parts, 2) if len(parts) > 1 else parts[0])
+
     def _collect(self, visit: Visit, value: Tensor) -> None:
+        if visit.by_query:
+            self._keep(visit, self._reduced_rows(visit, value, 0))
+            return
         site, axis = visit.binding.site, visit.binding.site.info.position_axis
         if self.lengths is not None:
             value = blank_padding(value, axis, self.lengths, self.offset)
@@ -110,6 +131,23 @@ class Session:
         if visit.reduce is not None:
             value = visit.reduce(value, site)
         self.captured[site] = _moved(value, self.device)
+
+    def _reduced_rows(self, visit: Visit, rows: Tensor, first: int) -> Tensor:
+        site, first = visit.binding.site, self.offset + first
+        if self.lengths is not None:
+            rows = blank_padding(rows, 2, self.lengths, first)
+        assert visit.reduce is not None, "a capture by query has a reducer"
+        reduced = visit.reduce(rows, site, first)
+        if reduced.dim() < 3 or reduced.shape[2] != rows.shape[2]:
+            raise UsageError(
+                f"a reducer by query keeps the queries on axis 2: it got {list(rows.shape)} of {site.name} and returned "
+                f"{list(reduced.shape)}"
+            )
+        return reduced
+
+    def _keep(self, visit: Visit, reduced: Tensor) -> None:
+        kept = reduced if self.columns is None else take_positions(reduced, 2, self.columns)
+        self.captured[visit.binding.site] = _moved(kept, self.device)
 
 
 def blank_padding(value: Tensor, axis: int, lengths: Sequence[int], offset: int = 0) -> Tensor:

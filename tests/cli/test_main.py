@@ -59,7 +59,7 @@ def test_no_command_shows_help_on_stderr_and_is_a_usage_error(process) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("lenz",), "error: unknown command 'lenz' (did you mean 'lens'?); valid: report, lens, generate"),
+        (("lenz",), "error: unknown command 'lenz' (did you mean 'lens'?); valid: report, lens, attention"),
         (("doctor", "--jsn"), "error: No such option: --jsn; valid: --json, --output, --quiet"),
         (("--verson",), "valid: --install-completion"),
         (("doctor", "extra"), "extra"),

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from interp.analyzers.attention_patterns import AttentionPatternsResult
 from interp.analyzers.direct_logit_attribution import AttributionResult
 from interp.analyzers.logit_lens import LensResult
 from interp.analyzers.residual_story import StoryResult
+from interp.maths.attention import PatternFitter
 from interp.results import Provenance, Result
 from interp.runner.generation import Generation
 from interp.tokens import Tokens
@@ -189,6 +191,50 @@ def story(pieces=PIECES, words=WORDS, *, layers: int = 30, k: int = 5, **changes
         "chosen_id": 1000,
     }
     return StoryResult(**(values | changes))
+
+
+def attention(
+    pieces=PIECES, *, layers: int = 6, heads: int = 4, exact: bool = True, sharpness: float = 1.5, **changes
+) -> AttentionPatternsResult:
+    """Random heads, two to a key/value head; the odd layers see a window of 4 tokens. L1H2 reads the previous token."""
+    draw, n_pos = torch.Generator().manual_seed(4), len(pieces)
+    fitter = PatternFitter(n_layers=layers, n_heads=heads, n_pos=n_pos, k=min(3, n_pos), exact=exact)
+    distances = torch.arange(n_pos)[:, None] - torch.arange(n_pos)
+    norms = 1 + torch.rand(layers, heads, n_pos, generator=draw)
+    norms[..., 0] = 0.1
+    for layer in range(layers):
+        scores = sharpness * torch.randn(heads, n_pos, n_pos, generator=draw)
+        scores[..., 0] += 2 * torch.rand(heads, 1, generator=draw)
+        if layer == 1 and heads > 2:
+            scores[2] += 8.0 * (distances == 1)
+        hidden = (distances < 0) | (distances >= (4 if layer % 2 else n_pos))
+        fitter.update(layer, scores.masked_fill(hidden, float("-inf")).softmax(-1), 0, norms[layer])
+    written = fitter.top_written()
+    assert written is not None
+    values = {
+        "provenance": provenance(),
+        "tokens": tokens(pieces),
+        "layers": tuple(range(layers)),
+        "heads": tuple(range(heads)),
+        "windows": tuple(4 if layer % 2 else None for layer in range(layers)),
+        "kv_heads": tuple(head // 2 for head in range(heads)),
+        "n_kv_heads": (heads + 1) // 2,
+        "patterns": fitter.triangles,
+        "scores": None,
+        "value_norms": norms / 2,
+        "output_norms": norms,
+        "mass": fitter.statistics("mass"),
+        "entropy_nats": fitter.statistics("entropy"),
+        "distance_tokens": fitter.statistics("distance"),
+        "first": fitter.statistics("first"),
+        "previous": fitter.statistics("previous"),
+        "own": fitter.statistics("own"),
+        "top_keys": fitter.statistics("top_keys"),
+        "top_weights": fitter.statistics("top_weights"),
+        "top_written_keys": written[0],
+        "top_written_norms": written[1],
+    }
+    return AttentionPatternsResult(**(values | changes))
 
 
 def generation(pieces=PIECES, words=WORDS, **changes) -> Generation:

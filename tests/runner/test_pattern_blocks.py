@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from interp.errors import UsageError
+from interp.interventions import ZeroAblate
 from interp.runner import attention
 from interp.runner.model import Model
+from interp.runner.plan import Capture
 from tiny_models import build
 
 N_POS = 40  # blocks of 16, 16 and 8 queries
@@ -50,3 +53,75 @@ def test_blocks_behind_a_prefix_equal_the_whole(name, blocks):
         whole = base.cache[f"attn.pattern@{layer}"][:, :, 10:]
         torch.testing.assert_close(resumed.cache[f"attn.pattern@{layer}"], whole, rtol=0, atol=1e-5)
     assert {16, 8} <= set(blocks)
+
+
+def _tops(rows, site, first_query):
+    """Where each query looks most, and which query the reducer was told it is."""
+    numbers = torch.arange(first_query, first_query + rows.shape[2]).expand(rows.shape[:3])
+    return torch.stack([rows.amax(-1), numbers.to(rows)], -1)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "bloom", "gptj"])
+def test_a_reducer_by_query_gives_what_it_gives_on_the_whole_pattern(name, blocks):
+    model = Model(build(name, attn=None))
+    ids = torch.randint(3, 97, (2, N_POS), generator=torch.Generator().manual_seed(2))
+    whole = model.run(list(ids), capture="attn.pattern", logits=False).cache
+    reduced = model.run(list(ids), capture=Capture("attn.pattern", _tops, by_query=True), logits=False).cache
+    assert len(reduced) == len(whole) == model.atlas.n_layers
+    for name_, pattern in whole.items():
+        torch.testing.assert_close(reduced[name_][..., 0], pattern.amax(-1), rtol=0, atol=0)
+        assert reduced[name_][0, 0, :, 1].tolist() == list(range(N_POS))
+
+
+def test_no_more_than_a_block_of_a_pattern_exists_at_a_time(blocks):
+    heights = []
+    model = Model(build("llama", attn=None))
+
+    def height(rows, site, first_query):
+        heights.append(rows.shape[2])
+        return rows[..., 0]
+
+    model.run(list(range(3, 3 + N_POS)), capture=Capture("attn.pattern@0", height, by_query=True), logits=False)
+    assert heights == [16, 16, 8]
+
+
+def test_rows_of_a_ragged_batch_are_nan_at_padding_and_positions_choose_queries(blocks):
+    model = Model(build("llama", attn=None))
+    prompts = [list(range(3, 3 + N_POS)), list(range(5, 5 + N_POS - 10))]
+    capture = Capture("attn.pattern@1", _tops, by_query=True)
+    rows = model.run(prompts, capture=capture).cache["attn.pattern@1"]
+    assert rows[1, :, -10:, 0].isnan().all()
+    assert rows[1, :, :-10].isfinite().all()
+    assert rows[0].isfinite().all()
+    chosen = model.run(prompts, capture=capture, positions=[-1, 2]).cache["attn.pattern@1"]
+    assert chosen[..., 1].tolist()[0][0] == [N_POS - 1, 2]
+    assert chosen[..., 1].tolist()[1][0] == [N_POS - 11, 2]
+
+
+def test_a_changed_pattern_and_a_resumed_run_are_reduced_by_query_too(blocks):
+    model = Model(build("llama", attn=None))
+    ids = list(range(3, 3 + N_POS))
+    capture = Capture("attn.pattern", _tops, by_query=True)
+    changed = model.run(ids, capture=capture, interventions=ZeroAblate("attn.pattern@1", heads=0)).cache
+    assert (changed["attn.pattern@1"][:, 0, :, 0] == 0).all()
+    assert (changed["attn.pattern@1"][:, 1, :, 0] > 0).all()
+    base = model.run(ids, capture=capture, resumable=True)
+    resumed = base.resume([[]], start=(0, 10), capture=capture)
+    torch.testing.assert_close(
+        resumed.cache["attn.pattern@1"], base.cache["attn.pattern@1"][:, :, 10:], rtol=0, atol=1e-5
+    )
+
+
+def test_a_reducer_by_query_that_loses_the_queries_is_refused():
+    model = Model(build("llama", attn=None))
+    with pytest.raises(UsageError, match=r"keeps the queries on axis 2: it got \[1, 4, 5, 5\] .* returned \[1, 4\]"):
+        model.run(
+            [3, 4, 5, 6, 7], capture=Capture("attn.pattern@0", lambda rows, *_: rows.mean((-1, -2)), by_query=True)
+        )
+
+
+@pytest.mark.parametrize(("site", "reduce"), [("resid_post", _tops), ("attn.pattern", None)])
+def test_by_query_needs_queries_and_a_reducer(site, reduce):
+    model = Model(build("llama", attn=None))
+    with pytest.raises(UsageError, match="by_query needs a reducer and a site with queries"):
+        model.run([3, 4], capture=Capture(site, reduce, by_query=True))

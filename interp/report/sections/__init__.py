@@ -8,13 +8,30 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from interp.report.blocks import Section
-from interp.report.sections import attribution, embeddings, generation, lens, logits, story
+from interp.report.sections import (
+    attention,
+    attribution,
+    embeddings,
+    generation,
+    head_circuits,
+    head_composition,
+    head_profiles,
+    induction,
+    lens,
+    logits,
+    story,
+)
 
 Builder = Callable[[Any, str], Section | None]
 
 BUILDERS: Mapping[str, tuple[Builder, ...]] = {
     "logit_lens": (lens.build,),
+    "attention_patterns": (attention.build,),
     "direct_logit_attribution": (attribution.build,),
+    "head_circuits": (head_circuits.build,),
+    "head_profiles": (head_profiles.build,),
+    "induction_heads": (induction.build,),
+    "head_composition": (head_composition.build,),
     "generation": (generation.build,),
     "residual_story": (embeddings.build, story.build, logits.build),
 }

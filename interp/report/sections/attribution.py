@@ -63,7 +63,8 @@ def _picture(result: Any, rows: Rows, values: np.ndarray, prompt: str) -> Pictur
     if result.heads is not None:
         layers = tuple(range(result.heads.shape[0]))
         axis = Axis(of="layer", layers=layers, labels=tuple(str(layer) for layer in layers))
-        versions["Heads"] = Version(figure=attribution_heads(result.heads.double().numpy()), y=axis)
+        heads = Axis(of="head", heads=tuple(range(result.heads.shape[1])))
+        versions["Heads"] = Version(figure=attribution_heads(result.heads.double().numpy()), x=heads, y=axis)
     return Picture(
         versions=versions,
         caption=f"Parts of the logit. “Largest first” shows up to {_LARGEST} of {len(values)} components.",

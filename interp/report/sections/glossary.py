@@ -6,9 +6,30 @@ from interp.report.blocks import Section
 from interp.report.markup import element, prose, term_anchor
 
 TERMS = {
+    "ablation": (
+        "Replacing what a component puts out by something that says nothing about the text, here its mean over other text, and "
+        "seeing what the model loses."
+    ),
     "attention": (
         "The part of a layer that moves information between tokens: each token looks at itself and the ones before it, "
         "weighs them, and adds a mixture of what they hold to its own stream."
+    ),
+    "attention head": (
+        "One of the parts that attention is made of. Each looks at tokens in its own way, by its own [[attention pattern]]; "
+        "L5H3 is head 3 of layer 5, both counted from 0. Several heads can share the keys and values that they read."
+    ),
+    "attention pattern": (
+        "For one [[attention head]]: how much each token (the query) reads from itself and each token before it (the keys). "
+        "The weights of a query add up to 1."
+    ),
+    "attention sink": (
+        "A token, most often the first, on which heads put the weight that they have no other use for. Little is read from it: "
+        "its values are short."
+    ),
+    "composition": (
+        "How much of what one [[attention head]] writes a later one reads with its queries, keys or values (Elhage et al., 2021): "
+        "the norm of the product of their matrices over the product of the norms. Matrices that know nothing of each other give "
+        "about one over the root of the stream's width, not zero."
     ),
     "cosine": (
         "The cosine of the angle between two vectors: 1 if they point the same way, 0 if they are at right angles, "
@@ -23,6 +44,18 @@ TERMS = {
         "How undecided a distribution is, in nats: 0 when one token has all the probability, "
         "about 10.8 when 49,152 tokens share it alike."
     ),
+    "induction head": (
+        "A head that finds where the current token stood before, attends to the token that came next then, and raises its [[logit]] "
+        "(Olsson et al., 2022)."
+    ),
+    "prefix matching": (
+        "How much of a head's attention goes to the tokens that followed earlier occurrences of the current one, as a share of "
+        "what does not rest on the first token. 1 is a perfect induction head."
+    ),
+    "stripe score": (
+        "On text that repeats a block, the mean attention from each repeated token to the one after its last occurrence: a "
+        "stripe parallel to the diagonal of the [[attention pattern]]."
+    ),
     "KL divergence": (
         "How much one distribution differs from another, in nats. Here KL(final ‖ lens): what is lost by using the lens's "
         "distribution in place of the model's own. 0 means they are the same."
@@ -36,6 +69,18 @@ TERMS = {
     ),
     "MLP": "The part of a layer that computes within one token: a wide hidden layer whose result is added to the stream.",
     "norm": "The length of a vector: the square root of the sum of its squares.",
+    "null": (
+        "What a measure comes to when what it looks for is taken away: weights dealt out at random, or the same places in shuffled "
+        "text. A value says something only beside it."
+    ),
+    "OV circuit": (
+        "What an [[attention head]] writes where it looks: the matrix W_V W_O, from the stream to the stream. The [[QK circuit]] "
+        "decides where it looks."
+    ),
+    "QK circuit": (
+        "Where an [[attention head]] looks: the matrix W_Q W_Kᵀ that scores a query against a key. In models that rotate queries "
+        "and keys by their positions it depends on the distance between them."
+    ),
     "rank": "The place of a token when all tokens are sorted by probability. 0 is the top.",
     "residual stream": (
         "The vector that each token carries from layer to layer. It starts as the [[embedding]]; attention and MLPs read it and "

@@ -1,0 +1,56 @@
+"""What every token of the vocabulary brings to the stream and takes from it, in blocks, so that no copy of the vocabulary is made."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.errors import ModelError
+from interp.models.atlas import Atlas, module_at
+from interp.models.head_weights import at_least_fp32, norm_at
+
+BLOCK = 4096
+"""Tokens at once: 16 MB of fp32 for a stream 1,024 wide."""
+
+
+def n_tokens(hf: Any, atlas: Atlas) -> int:
+    """Tokens that have both an embedding and a logit."""
+    embed = module_at(hf, atlas.embed)
+    weight = getattr(embed, "weight", None)
+    if not isinstance(weight, Tensor):
+        raise ModelError(f"{atlas.embed} of {atlas.architecture} has no table of embeddings")
+    return min(weight.shape[0], atlas.d_vocab)
+
+
+@torch.no_grad()
+def embeddings(hf: Any, atlas: Atlas, ids: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+    """What each token alone puts into the stream before the first block, without positions: scaled and normed as the model does."""
+    embed = module_at(hf, atlas.embed)
+    assert embed is not None, "the atlas checked this path"
+    rows = embed(ids.to(next(embed.parameters()).device)) * atlas.embed_scale
+    norm = None if atlas.embed_norm is None else module_at(hf, atlas.embed_norm)
+    return at_least_fp32(rows if norm is None else norm(rows))
+
+
+@torch.no_grad()
+def unembeddings(hf: Any, atlas: Atlas, ids: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+    """The direction of the stream that raises each token's logit, but for the final norm's divisor.
+
+    The final norm's weight and centring and the scale of the logits are folded in; biases and a softcap are not.
+    """
+    unembed = module_at(hf, atlas.unembed)
+    assert unembed is not None, "the atlas checked this path"
+    weight: Tensor = unembed.get_parameter("weight").detach()
+    rows = at_least_fp32(weight[ids.to(weight.device)]) * atlas.logits.scale
+    norm = norm_at(hf, atlas.ln_final)
+    if norm is None:
+        return rows
+    return norm.centre(rows if norm.weight is None else rows * at_least_fp32(norm.weight.detach()))
+
+
+def blocks_of_ids(count: int, size: int = BLOCK) -> Iterator[Int[Tensor, " row"]]:
+    """The ids 0 to ``count`` - 1, ``size`` at a time."""
+    for start in range(0, count, size):
+        yield torch.arange(start, min(start + size, count))
