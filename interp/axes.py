@@ -30,6 +30,8 @@ AXES: dict[str, str] = {
     "offset": "distances from the last occurrence of a token: 0 is that occurrence, 1 the token after it",
     "period": "lengths of a repeated block",
     "distance": "how many positions a key lies before its query",
+    "kind": "what a causal trace restores",
+    "metric": "what is read off the logits",
     "reader": "heads that read what earlier heads wrote, in order of layer and head",
     "writer": "heads that write to the residual stream, in order of layer and head",
 }

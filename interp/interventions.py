@@ -5,8 +5,8 @@ Each names its site (any spec of ``interp.sites``; several layers are allowed) a
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 from interp.errors import UsageError
 
@@ -27,29 +27,53 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Intervention(Region):
-    """Base of all interventions. A subclass gives the new values of its region from the old."""
+    """Base of all interventions. A subclass gives the new values of its region from the old.
 
+    ``rowwise`` says that what a row gets depends on that row alone, so that rows which share the intervention can be changed together.
+    """
+
+    rowwise: ClassVar[bool] = True
     site: str
 
     def values(self, old: "Tensor", name: str) -> "Tensor":
         """New values for the selected region ``old`` of the site called ``name``; must broadcast to its shape."""
         raise TypeError(f"{type(self).__name__} does not say how to change a value")
 
+    def values_of(self, old: "Tensor", name: str, prompts: Sequence[int]) -> "Tensor":
+        """The same where the rows of ``old`` belong to these prompts of the run."""
+        return self.values(old, name)
+
 
 @dataclass(frozen=True, eq=False)
 class Patch(Intervention):
     """Replaces the region by ``value``: a tensor that broadcasts to it, or a mapping from site names to such tensors.
 
-    A replaced attention pattern is ``Patch("attn.pattern@5", pattern, heads=3)``.
+    A replaced attention pattern is ``Patch("attn.pattern@5", pattern, heads=3)``. With ``by_prompt`` the first axis of the value is
+    the prompts of the run, and each row takes its own prompt's entry.
     """
 
     value: "Tensor | Mapping[str, Tensor]"
+    by_prompt: bool = field(default=False, kw_only=True)
 
     def values(self, old: "Tensor", name: str) -> "Tensor":
+        return _fitted(self._value(name), old, name)
+
+    def values_of(self, old: "Tensor", name: str, prompts: Sequence[int]) -> "Tensor":
+        if not self.by_prompt:
+            return self.values(old, name)
+        value = self._value(name)
+        if value.dim() == 0 or len(value) <= max(prompts):
+            raise UsageError(
+                f"the patch for {self.site!r} is by prompt and its value has shape {tuple(value.shape)}; the first axis must have "
+                f"an entry for each prompt of the run, {max(prompts) + 1} at least"
+            )
+        return _fitted(value[list(prompts)], old, name)
+
+    def _value(self, name: str) -> "Tensor":
         value = self.value if not isinstance(self.value, Mapping) else self.value.get(name)
         if value is None:
             raise UsageError(f"the patch for {self.site!r} holds no value for {name}")
-        return _fitted(value, old, name)
+        return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +125,7 @@ class Scale(Intervention):
 class Apply(Intervention):
     """Replaces the region by ``function(region)``, for anything the others do not say. The function must not edit in place."""
 
+    rowwise: ClassVar[bool] = False
     function: "Callable[[Tensor], Tensor]"
 
     def values(self, old: "Tensor", name: str) -> "Tensor":

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     page = drawing.to_html(include_plotlyjs=True, div_id="emergence", config={"displayModeBar": False})
     write_bytes(folder / "emergence.html", page.encode())
     figures = rows(values(config, models, found), read_expected())
-    write_bytes((folder if asked.quick else FOLDER) / "results.json", _json(config, models, found, figures).encode())
+    write_bytes(folder / "results.json" if asked.quick else RESULTS, _json(config, models, found, figures).encode())
     _say("\n".join(table(figures)))
     return 0 if asked.quick or all(row.met for row in figures) else 1
 

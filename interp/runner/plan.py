@@ -82,22 +82,29 @@ class Plan:
         return tuple(dict.fromkeys(found))
 
     def intervene(
-        self, intervention: Intervention, lengths: Sequence[int], *, row: int | None = None, early: bool = False
+        self,
+        intervention: Intervention,
+        lengths: Sequence[int],
+        *,
+        rows: Sequence[int] | None = None,
+        prompts: Sequence[int] | None = None,
+        early: bool = False,
     ) -> None:
         """Adds an intervention for prompts of these lengths.
 
-        ``row`` places it in that row of a resumed batch. ``early`` changes a block's output at the next block's input, where the
-        same tensor enters, so that the block itself need not run.
+        ``rows`` places it in those rows of a resumed batch, which change the run's ``prompts``; lengths are then theirs. ``early``
+        changes a block's output at the next block's input, where the same tensor enters, so that the block itself need not run.
         """
-        if row is not None and intervention.prompts is not None:
+        if rows is not None and intervention.prompts is not None:
             raise UsageError("a resumed row is one prompt; leave prompts out of its interventions")
         for site in self.table.sites(intervention.site):
             n_heads = self.table.atlas.n_kv_heads if "kv_head" in site.info.axes else self.table.atlas.n_heads
             selection = resolve(intervention, site, lengths, n_heads)
             self._positions.append(selection.first_position)
-            if row is not None:
-                selection = Selection((row,), selection.positions, selection.heads)
-            values = partial(_values, intervention, site.name)
+            changed = range(len(lengths)) if selection.rows is None else selection.rows
+            if rows is not None:
+                selection = Selection(tuple(rows), selection.positions, selection.heads)
+            values = partial(_values, intervention, site.name, tuple(changed if prompts is None else prompts))
             self._add(site, Change(site, selection, values, middle=site.kind == "resid_mid"), early)
 
     def _add(self, site: Site, change: Change, early: bool) -> None:
@@ -158,8 +165,8 @@ _INSTEAD = {
 }
 
 
-def _values(intervention: Intervention, name: str, old: Tensor) -> Tensor:
-    return intervention.values(old, name)
+def _values(intervention: Intervention, name: str, prompts: Sequence[int], old: Tensor) -> Tensor:
+    return intervention.values_of(old, name, prompts)
 
 
 def logit_columns(logits: Logits, lengths: Sequence[int], n_pos: int) -> Sequence[Sequence[int]] | None:

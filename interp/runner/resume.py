@@ -6,7 +6,7 @@ changed position: keys and values before it come from the snapshot through the K
 passed over, and rows of the batch that start at a higher layer join when the forward gets there. Only wanted logits are unembedded.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ from interp.interventions import Intervention
 from interp.models.atlas import module_at
 from interp.runner.batch import Batch
 from interp.runner.forward import forward
+from interp.runner.last_block import only_at
 from interp.runner.plan import Logits, Plan, Request, logit_columns
 from interp.runner.session import Session, blank_padding
 from interp.runner.snapshot import PrefixLayer, Snapshot
@@ -38,16 +39,22 @@ _FIXED_BATCH = frozenset({"GPTBigCodeForCausalLM"})
 """Architectures that reshape to the batch they were called with, so that no row can join on the way."""
 
 
+Read = Callable[[Float[Tensor, "batch pos d_vocab"], Sequence[int]], Tensor]
+"""Takes what is wanted out of the logits of some rows, given the prompt of each; its first axis is the rows."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Resumed:
     """Rows of a resumed run, in the order they were asked for.
 
-    ``logits`` are [batch pos d_vocab], a batch row for each row asked. ``cache`` holds captures from ``first_position`` on.
+    ``logits`` are [batch pos d_vocab], a batch row for each row asked; where they were read instead, ``values`` [batch ...] is what
+    was taken out of them. ``cache`` holds captures from ``first_position`` on.
     """
 
     logits: Float[Tensor, "batch pos d_vocab"] | None
     cache: ActivationCache
     first_position: int
+    values: Float[Tensor, "batch ..."] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,13 +77,18 @@ def resume(
     logits: Logits = "last",
     capture: Request = (),
     token_budget: int = DEFAULT_TOKEN_BUDGET,
+    read: Read | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Resumed:
     """Re-executes a resumable run once for each row of interventions, several rows at a time.
 
     ``prompts[i]`` is the prompt of the run that row i changes (default 0). ``start`` re-executes from that (layer, position) even
     where no change asks for it; ``rows=[[]]`` with a start is a plain restart. ``logits`` and ``capture`` are as in ``model.run``;
     logit positions before a row's first changed position do not exist in it and are an error. Captures begin at the earliest
-    position of all rows. ``token_budget`` bounds rows x positions computed at once; running out of memory halves it.
+    position of all rows. ``token_budget`` bounds rows x positions computed at once; running out of memory halves it. Logits of many
+    rows are large: ``read(logits, prompts)`` takes what is wanted out of those of some rows at a time, and only that is kept.
+    ``progress`` is told how many rows were just done. An intervention that several rows share, as one object, is applied to all of
+    them at once.
 
     The numbers equal those of a full forward up to the rounding of other batch shapes: 1e-4 in fp32.
     Raises UsageError when the run was not made with ``resumable=True``.
@@ -88,39 +100,69 @@ def resume(
     if len(origin) != len(rows) or not all(0 <= prompt < len(run.tokens) for prompt in origin):
         raise UsageError(f"prompts must give one of 0 to {len(run.tokens) - 1} for each of the {len(rows)} rows")
     captures = bool(Plan(model.sites).capture(capture))
-    layout = [_locate(model, snapshot.batch, i, origin[i], row, start, not captures) for i, row in enumerate(rows)]
+    locate = _Locator(model, snapshot.batch, start, early=not captures)
+    layout = [locate.row(i, origin[i], row) for i, row in enumerate(rows)]
     earliest = min((row.position for row in layout), default=0)
     parts: dict[int, Tensor] = {}
     captured: dict[int, dict[Any, Tensor]] = {}
     together = captures or not (isinstance(logits, str) and logits == "last")
     for group in _groups(layout, together=together):
         first = earliest if together else group[0].position
-        _run_group(model, snapshot, group, first, logits, capture if captures else (), token_budget, parts, captured)
+        asked = _Asked(first, logits, capture if captures else (), read)
+        _run_group(model, snapshot, group, asked, token_budget, progress or _unwatched, parts, captured)
     stacked = {site: torch.stack([captured[i][site] for i in range(len(rows))]) for site in captured.get(0, {})}
+    found = torch.stack([parts[i] for i in range(len(rows))]) if parts else None
     return Resumed(
-        logits=torch.stack([parts[i] for i in range(len(rows))]) if parts else None,
+        logits=found if read is None else None,
+        values=None if read is None else found,
         cache=ActivationCache(stacked, model.atlas.n_layers),
         first_position=earliest,
     )
 
 
-def _locate(
-    model: "Model", batch: Batch, index: int, prompt: int, row: Any, start: tuple[int, int] | None, early: bool
-) -> _Row:
+def _unwatched(n_rows: int) -> None:
+    """Progress that nobody follows."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What is wanted of some rows that run together from the position ``first`` on."""
+
+    first: int
+    logits: Logits
+    capture: Request
+    read: Read | None
+
+
+class _Locator:
     """Where a row has to start: the lowest layer and earliest position that its interventions touch."""
-    interventions = (row,) if isinstance(row, Intervention) else tuple(row)
-    plan = Plan(model.sites)
-    for intervention in interventions:
-        plan.intervene(intervention, (batch.lengths[prompt],), early=early)
-    n_layers, length = model.atlas.n_layers, batch.lengths[prompt]
-    layer, position = plan.first_layer(), plan.first_position(length)
-    if start is not None:
-        if not (0 <= start[0] <= n_layers and 0 <= start[1] < length):
+
+    def __init__(self, model: "Model", batch: Batch, start: tuple[int, int] | None, *, early: bool) -> None:
+        self._model, self._batch, self._start, self._early = model, batch, start, early
+        self._known: dict[tuple[int, int], tuple[int, int]] = {}  # by intervention and length of the prompt
+        n_layers = model.atlas.n_layers
+        if start is not None and not (0 <= start[0] <= n_layers and 0 <= start[1] < batch.n_pos):
             raise UsageError(
-                f"start {start} is out of range; valid: layers 0 to {n_layers}, positions 0 to {length - 1}"
+                f"start {start} is out of range; valid: layers 0 to {n_layers}, positions 0 to {batch.n_pos - 1}"
             )
-        layer, position = min(layer, start[0]), min(position, start[1])
-    return _Row(index, prompt, layer, min(position, length - 1), interventions)
+
+    def row(self, index: int, prompt: int, changes: Intervention | Sequence[Intervention]) -> _Row:
+        """The row with its start."""
+        interventions = (changes,) if isinstance(changes, Intervention) else tuple(changes)
+        length = self._batch.lengths[prompt]
+        starts = [self._reach(intervention, length) for intervention in interventions]
+        starts += [] if self._start is None else [self._start]
+        layer = min((layer for layer, _ in starts), default=self._model.atlas.n_layers)
+        position = min((position for _, position in starts), default=length)
+        return _Row(index, prompt, layer, min(position, length - 1), interventions)
+
+    def _reach(self, intervention: Intervention, length: int) -> tuple[int, int]:
+        key = id(intervention), length
+        if key not in self._known:
+            plan = Plan(self._model.sites)
+            plan.intervene(intervention, (length,), early=self._early)
+            self._known[key] = plan.first_layer(), plan.first_position(length)
+        return self._known[key]
 
 
 def _groups(layout: Sequence[_Row], *, together: bool) -> Iterator[list[_Row]]:
@@ -138,22 +180,23 @@ def _run_group(
     model: "Model",
     snapshot: Snapshot,
     group: list[_Row],
-    first: int,
-    logits: Logits,
-    capture: Request,
+    asked: _Asked,
     token_budget: int,
+    progress: Callable[[int], None],
     parts: dict[int, Tensor],
     captured: dict[int, dict[Any, Tensor]],
 ) -> None:
     """Runs a group in chunks that keep within the budget; out of memory halves the chunk and says so."""
-    width = snapshot.batch.n_pos - first
+    width = snapshot.batch.n_pos - asked.first
     ordered = sorted(group, key=lambda row: row.layer)
     size = max(1, token_budget // width)
     done = 0
     while done < len(ordered):
         chunk = ordered[done : done + size]
         try:
-            output, session = _run_chunk(model, snapshot, chunk, first, logits, capture)
+            output, session = _run_chunk(model, snapshot, chunk, asked)
+            if output is not None and asked.read is not None:
+                output = asked.read(output, [row.prompt for row in chunk])
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
@@ -165,18 +208,44 @@ def _run_group(
                 parts[row.index] = output[i]
             captured[row.index] = {site: tensor[i] for site, tensor in session.captured.items()}
         done += len(chunk)
+        progress(len(chunk))
 
 
-def _run_chunk(
-    model: "Model", snapshot: Snapshot, chunk: list[_Row], first: int, logits: Logits, capture: Request
-) -> tuple[Tensor | None, Session]:
-    atlas, batch = model.atlas, snapshot.batch
-    lengths = [batch.lengths[row.prompt] for row in chunk]
-    plan = Plan(model.sites)
-    captured = plan.capture(capture)
+def _shared(chunk: Sequence[_Row]) -> Iterator[tuple[Intervention, list[int]]]:
+    """The interventions of some rows, each with the places of the rows that share it.
+
+    At one site every row keeps the order of its own interventions: where another row had them the other way round, they stay apart.
+    """
+    found: list[tuple[Intervention, list[int]]] = []
+    known: dict[int, int] = {}
     for place, row in enumerate(chunk):
+        last: dict[str, int] = {}
         for intervention in row.interventions:
-            plan.intervene(intervention, (batch.lengths[row.prompt],), row=place, early=not captured)
+            index = known.get(id(intervention), -1)
+            if index <= last.get(intervention.site, -1) or not intervention.rowwise:
+                index = len(found)
+                found.append((intervention, []))
+                known[id(intervention)] = index
+            found[index][1].append(place)
+            last[intervention.site] = index
+    yield from found
+
+
+def _run_chunk(model: "Model", snapshot: Snapshot, chunk: list[_Row], asked: _Asked) -> tuple[Tensor | None, Session]:
+    atlas, batch, first, logits = model.atlas, snapshot.batch, asked.first, asked.logits
+    prompts = [row.prompt for row in chunk]
+    lengths = [batch.lengths[prompt] for prompt in prompts]
+    plan = Plan(model.sites)
+    captured = plan.capture(asked.capture)
+    for intervention, places in _shared(chunk):
+        changed = [prompts[place] for place in places]
+        plan.intervene(
+            intervention,
+            [batch.lengths[prompt] for prompt in changed],
+            rows=places,
+            prompts=changed,
+            early=not captured,
+        )
     # Captured rows are present from the first layer on; otherwise a row joins at its own layer.
     joins = [row.layer for row in chunk]
     fixed = not atlas.routed_attention or atlas.architecture in _FIXED_BATCH
@@ -199,7 +268,6 @@ def _run_chunk(
         lengths=lengths if min(lengths) < batch.n_pos else None,
         needs_logits=logits is not False,
     )
-    prompts = [row.prompt for row in chunk]
     wave = _Wave(snapshot, prompts, joins, first)
     # What the model itself embeds only stands in until rows join; masks made for one row serve any number of them.
     entering = len(chunk) if fixed or joins[0] < 0 else 1
@@ -216,7 +284,7 @@ def _run_chunk(
             session,
             unembed=atlas.unembed,
             logit_columns=columns,
-            before=lambda: wave.hooks(model),
+            before=lambda: [*wave.hooks(model), *only_at(model, session, columns)],
             **arguments,
         )
     if output is None or logits is False:

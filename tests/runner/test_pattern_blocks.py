@@ -61,7 +61,7 @@ def _tops(rows, site, first_query):
     return torch.stack([rows.amax(-1), numbers.to(rows)], -1)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "bloom", "gptj"])
+@pytest.mark.parametrize("name", [*NAMES, "bloom", "gptj", "falcon"])
 def test_a_reducer_by_query_gives_what_it_gives_on_the_whole_pattern(name, blocks):
     model = Model(build(name, attn=None))
     ids = torch.randint(3, 97, (2, N_POS), generator=torch.Generator().manual_seed(2))
@@ -112,12 +112,53 @@ def test_a_changed_pattern_and_a_resumed_run_are_reduced_by_query_too(blocks):
     )
 
 
-def test_a_reducer_by_query_that_loses_the_queries_is_refused():
+@pytest.mark.parametrize("name", ["llama", "gemma3_text"])
+def test_the_last_query_alone_sees_every_key_before_it(name, blocks):
+    model = Model(build(name, attn=None))
+    capture = Capture("attn.pattern", lambda rows, *_: rows.clone(), by_query=True)
+    base = model.run(list(range(3, 3 + N_POS)), capture=capture, resumable=True)
+    resumed = base.resume([[]], start=(0, N_POS - 1), capture=capture)
+    for site, whole in base.cache.items():
+        torch.testing.assert_close(resumed.cache[site], whole[:, :, -1:], rtol=0, atol=1e-5)
+
+
+def test_a_learned_sink_takes_its_share_of_every_block(blocks):
+    generator = torch.Generator().manual_seed(3)
+    query, key = torch.randn(2, 1, 4, N_POS, 8, generator=generator)
+    extra = {"scaling": 0.5, "s_aux": torch.randn(4, generator=generator)}
+    scores = (query @ key.mT * 0.5).masked_fill(torch.ones(N_POS, N_POS, dtype=torch.bool).triu(1), float("-inf"))
+    shares = torch.cat([scores, extra["s_aux"].view(1, 4, 1, 1).expand(1, 4, N_POS, 1)], -1).softmax(-1)
+    rows = [rows for _, rows in attention.pattern_rows(torch.nn.Module(), query, key, None, extra)]
+    assert len(rows) == 3
+    torch.testing.assert_close(torch.cat(rows, 2), shares[..., :-1])
+
+
+def test_with_gradients_the_whole_pattern_is_on_the_path(blocks):
     model = Model(build("llama", attn=None))
-    with pytest.raises(UsageError, match=r"keeps the queries on axis 2: it got \[1, 4, 5, 5\] .* returned \[1, 4\]"):
-        model.run(
-            [3, 4, 5, 6, 7], capture=Capture("attn.pattern@0", lambda rows, *_: rows.mean((-1, -2)), by_query=True)
-        )
+    ids = list(range(3, 3 + N_POS))
+    found = model.gradients(ids, lambda logits: logits[0, -1, 5], Capture("attn.pattern", _tops, by_query=True))
+    whole = model.gradients(ids, lambda logits: logits[0, -1, 5], "attn.pattern")
+    for site, pattern in whole.cache.items():
+        torch.testing.assert_close(found.cache[site][..., 0], pattern.amax(-1), rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.gradients[site], whole.gradients[site], rtol=0, atol=1e-6)
+        assert found.gradients[site].abs().max() > 0
+
+
+def test_what_is_reduced_by_query_goes_to_the_device_that_was_asked_for(blocks):
+    model = Model(build("llama", attn=None))
+    capture = Capture("attn.pattern", _tops, by_query=True)
+    cache = model.run(list(range(3, 3 + N_POS)), capture=capture, cache_device="meta").cache
+    assert {value.device.type for value in cache.values()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("reduce", "returned"),
+    [(lambda rows, *_: rows.mean((-1, -2)), r"\[1, 4\]"), (lambda rows, *_: rows[:, :, :1], r"\[1, 4, 1, 5\]")],
+)
+def test_a_reducer_by_query_that_loses_queries_is_refused(reduce, returned):
+    model = Model(build("llama", attn=None))
+    with pytest.raises(UsageError, match=rf"keeps the queries on axis 2: it got \[1, 4, 5, 5\] .* returned {returned}"):
+        model.run([3, 4, 5, 6, 7], capture=Capture("attn.pattern@0", reduce, by_query=True))
 
 
 @pytest.mark.parametrize(("site", "reduce"), [("resid_post", _tops), ("attn.pattern", None)])
