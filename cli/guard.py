@@ -19,6 +19,12 @@ from .text import one_line
 INTERRUPTED = 130
 
 
+class Interrupted(InterpError):
+    """An interrupt of which there is more to say than that it came, such as what is kept. Typer lets it pass, unlike KeyboardInterrupt."""
+
+    exit_code = INTERRUPTED
+
+
 def guarded(command: Callable[[], object]) -> int:
     """Runs ``command`` and returns the exit code its end means."""
     sys.excepthook = _unforeseen

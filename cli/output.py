@@ -8,6 +8,7 @@ import io
 import json
 import math
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,6 +144,15 @@ def check_writable(path: Path | None, suffixes: Sequence[str] = ()) -> None:
         raise UsageError(f"the output file {path} is a folder; name a file in it")
     if not path.resolve().parent.is_dir():
         raise UsageError(f"the folder {path.resolve().parent} does not exist; create it or choose another output path")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"the output file {path} is not a regular file; choose another output path")
+    try:
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"cannot write in {path.resolve().parent}: {error.strerror}; choose another output path"
+        ) from error
 
 
 def _json_safe(value: Any) -> Any:

@@ -45,15 +45,12 @@ def take(page: Page, path: Path, picture: Path, *, dark: bool, first: str, last:
     """A picture of the page from the top of one element to the end of another, as high as that needs."""
     page.dark(dark)
     page.resize(WIDTH, 900)
-    page.open(path)
-    page.until("typeof Plotly === 'object'")
+    page.open_report(path)
     # With a mouse the buttons of a plot show while it is pointed at; without one, always.
     page.run(
         "document.head.append(Object.assign(document.createElement('style'), { textContent: '.modebar { display: none }' }))"
     )
-    page.run("dispatchEvent(new Event('beforeprint'))")
-    page.until("document.querySelectorAll('[data-drawn]').length === document.querySelectorAll('.plot').length")
-    page.run("dispatchEvent(new Event('afterprint'))")
+    page.draw_all()
     edges = "[a.getBoundingClientRect().top, b.getBoundingClientRect().bottom, bar.offsetHeight]"
     names = f"a = document.querySelector('{first}'), b = document.querySelector('{last}'), bar = document.querySelector('.selection')"
     top, bottom, bar = page.run(f"(() => {{ const {names}; return {edges}; }})()")

@@ -8,6 +8,8 @@ import inspect
 import os
 import sys
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 WIDTH = "80"
@@ -18,11 +20,12 @@ def commands_page() -> str:
     os.environ["COLUMNS"] = WIDTH
     from typer.main import get_command
 
-    from interp_cli.main import COMMANDS, app, load_command
+    # cli/ is installed under this name, where no type checker looks for it
+    from interp_cli.main import COMMANDS, app, load_command  # pyright: ignore[reportMissingImports]
 
-    def help_of(command: object, name: str) -> str:
-        context = command.make_context(name, [], resilient_parsing=True)  # type: ignore[attr-defined]
-        return f"## {name}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"  # type: ignore[attr-defined]
+    def help_of(command: Any, name: str) -> str:
+        context = command.make_context(name, [], resilient_parsing=True)
+        return f"## {name}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
 
     parts = [help_of(get_command(app), "interp")]
     for name in COMMANDS:
@@ -46,11 +49,11 @@ def api_page() -> str:
     return "# Python names\n\nWritten by `make docs`. Import them with `import interp`.\n\n" + "\n".join(parts)
 
 
-def _heading(name: str, value: object) -> str:
+def _heading(name: str, value: type | FunctionType) -> str:
     if inspect.isclass(value):
         bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
         return f"class {name}({bases})" if bases else f"class {name}"
-    (function,) = ast.parse(inspect.getsource(value)).body  # type: ignore[arg-type]
+    (function,) = ast.parse(inspect.getsource(value)).body
     assert isinstance(function, ast.FunctionDef)
     assert function.returns is not None
     return f"def {name}({ast.unparse(function.args)}) -> {ast.unparse(function.returns)}"

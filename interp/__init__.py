@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 from interp._version import __version__
 
 if TYPE_CHECKING:
+    from interp.analyzers.ablation import ablation
+    from interp.analyzers.activation_patching import activation_patching
     from interp.analyzers.attention_patterns import attention_patterns
+    from interp.analyzers.attribution_patching import attribution_patching
+    from interp.analyzers.causal_trace import causal_trace
     from interp.analyzers.detect_head import detect_head
     from interp.analyzers.direct_logit_attribution import direct_logit_attribution
     from interp.analyzers.head_circuits import head_circuits
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from interp.analyzers.head_profiles import head_profiles
     from interp.analyzers.induction_heads import induction_heads
     from interp.analyzers.logit_lens import logit_lens
+    from interp.analyzers.path_patching import path_patching
     from interp.analyzers.residual_story import residual_story
     from interp.analyzers.tuned_lens import TunedLens, fit_tuned_lens
     from interp.errors import InterpError, MemoryLimitError, ModelError, NumericsError, UsageError, VerificationError
@@ -49,7 +54,12 @@ _HOME = {
     "head_circuits": "interp.analyzers.head_circuits",
     "head_composition": "interp.analyzers.head_composition",
     "induction_heads": "interp.analyzers.induction_heads",
+    "causal_trace": "interp.analyzers.causal_trace",
     "direct_logit_attribution": "interp.analyzers.direct_logit_attribution",
+    "ablation": "interp.analyzers.ablation",
+    "activation_patching": "interp.analyzers.activation_patching",
+    "attribution_patching": "interp.analyzers.attribution_patching",
+    "path_patching": "interp.analyzers.path_patching",
     "fit_tuned_lens": "interp.analyzers.tuned_lens",
     "TunedLens": "interp.analyzers.tuned_lens",
     "report": "interp.report.page",
@@ -84,7 +94,12 @@ __all__ = [
     "head_circuits",
     "head_composition",
     "induction_heads",
+    "causal_trace",
     "direct_logit_attribution",
+    "ablation",
+    "activation_patching",
+    "attribution_patching",
+    "path_patching",
     "fit_tuned_lens",
     "TunedLens",
     "report",

@@ -10,14 +10,19 @@ from interp.errors import ModelError, UsageError
 KEY = {"prompt": [1, 2], "noise": 3.0}
 
 
+def stopped(path, error: type[BaseException] = KeyboardInterrupt, **parts: torch.Tensor) -> None:
+    """Work that does these parts and is then stopped."""
+    with Checkpoint(path, KEY) as kept:
+        for done, (name, tensor) in enumerate(parts.items(), 1):
+            kept.put(name, tensor)
+            assert kept.n_kept == done
+        raise error
+
+
 def test_work_that_was_stopped_finds_its_parts_again_and_ended_work_leaves_nothing(tmp_path) -> None:
     path = tmp_path / "work.safetensors"
-    with pytest.raises(KeyboardInterrupt), Checkpoint(path, KEY) as kept:
-        assert kept.n_found == 0
-        kept.put("a", torch.arange(3.0))
-        kept.put("b", torch.ones(2, 2))
-        assert kept.n_kept == 2
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        stopped(path, a=torch.arange(3.0), b=torch.ones(2, 2))
     with Checkpoint(path, KEY) as kept:
         assert kept.n_found == 2
         torch.testing.assert_close(kept.get("a"), torch.arange(3.0))
@@ -34,19 +39,17 @@ def test_parts_are_written_on_the_way(tmp_path, monkeypatch) -> None:
 
 
 def test_nothing_is_written_without_a_path_or_a_part(tmp_path) -> None:
-    for path in (None, tmp_path / "work.safetensors"):
-        with pytest.raises(RuntimeError), Checkpoint(path, KEY) as kept:
-            if path is None:
-                kept.put("a", torch.zeros(1))
-            raise RuntimeError
+    with pytest.raises(RuntimeError):
+        stopped(None, RuntimeError, a=torch.zeros(1))
+    with pytest.raises(RuntimeError):
+        stopped(tmp_path / "work.safetensors", RuntimeError)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_of_other_work_or_a_damaged_one_is_refused(tmp_path) -> None:
     path = tmp_path / "work.safetensors"
-    with pytest.raises(KeyboardInterrupt), Checkpoint(path, KEY) as kept:
-        kept.put("a", torch.zeros(1))
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        stopped(path, a=torch.zeros(1))
     with pytest.raises(UsageError, match=r"work\.safetensors is not a checkpoint of this work"):
         Checkpoint(path, {**KEY, "noise": 2.0})
     path.write_bytes(path.read_bytes()[:-3])

@@ -66,4 +66,4 @@ def test_what_does_not_fit_names_both_shapes() -> None:
 
 def test_interventions_are_frozen() -> None:
     with pytest.raises(AttributeError):
-        Scale("resid_pre@0", 2.0).factor = 3.0  # type: ignore[misc]
+        Scale("resid_pre@0", 2.0).factor = 3.0

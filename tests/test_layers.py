@@ -26,6 +26,7 @@ LAYERS = {
     "interp.interventions": 2,
     "interp.tokens": 3,
     "interp.cache": 4,
+    "interp.checkpoint": 4,
     "interp.results": 4,
     "interp.models": 5,
     "interp.runner": 6,

@@ -24,6 +24,79 @@ class Shape:
         return f"{self.rows}x{self.tokens}"
 
 
+Text = str | tuple[int, ...]
+"""A prompt as text or as token ids."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """A prompt to trace: ``name`` is for the page, ``subject`` its text or positions.
+
+    ``every`` is the step between the layers, and between the positions, of the cells that are timed the naive way; with ``whole`` all
+    of them are run that way once, for the first kind.
+    """
+
+    name: str
+    prompt: Text
+    subject: Text
+    kinds: tuple[str, ...]
+    every: tuple[int, int]
+    rounds: int
+    whole: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two prompts of as many tokens, with their answers; ``name`` is for the page."""
+
+    name: str
+    clean: Text
+    corrupted: Text
+    answer: str | int
+    against: str | int
+
+
+_EIFFEL = "The Eiffel Tower"
+_SHORT = Traced(
+    name="10 tokens",
+    prompt="The Eiffel Tower is located in the city of",
+    subject=_EIFFEL,
+    kinds=("resid", "mlp", "attn"),
+    every=(7, 1),
+    rounds=5,
+    whole=True,
+)
+_FIRST = Traced(
+    name="40 tokens, the subject the first four",
+    prompt="The Eiffel Tower, which was built for a fair and has been visited by a great many people from all over the world since "
+    "the day on which it was opened, is located in the city of",
+    subject=_EIFFEL,
+    kinds=("resid",),
+    every=(7, 5),
+    rounds=3,
+)
+_MIDDLE = replace(
+    _FIRST,
+    name="40 tokens, the subject after 18 others",
+    prompt="My parents travelled all over Europe before I was born and they often told us about it. The Eiffel Tower, which they had "
+    "seen from a boat on the river, is located in the city of",
+)
+_DIFFERENT = Pair(
+    name="the first token differs",
+    clean="Italy is a country whose capital is the city of",
+    corrupted="Germany is a country whose capital is the city of",
+    answer=" Rome",
+    against=" Berlin",
+)
+_LANDMARKS = Pair(
+    name="two landmarks",
+    clean="The Eiffel Tower is located in the city of",
+    corrupted="The Colosseum is located in the city of",
+    answer=" Paris",
+    against=" Rome",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """The settings of one run of the benchmarks."""
@@ -41,6 +114,12 @@ class Config:
     lens_rounds: int = 5
     scan: Shape = Shape(rows=16, tokens=101, rounds=7)
     scan_memory_tokens: int = 1025
+    traces: tuple[Traced, ...] = (_SHORT, _FIRST, _MIDDLE)
+    pairs: tuple[Pair, ...] = (_DIFFERENT, _LANDMARKS)
+    patch_threads: int = 1
+    patch_rounds: int = 3
+    patch_every: tuple[int, int] = (7, 1)
+    patch_whole: bool = True
     fault_rounds: int = 7
     memory_tokens: int = 64
     starts: int = 2
@@ -57,6 +136,11 @@ class Config:
             fault_rounds=3,
             scan=Shape(rows=2, tokens=41, rounds=3),
             scan_memory_tokens=129,
+            traces=(replace(_SHORT, kinds=("resid",), every=(29, 3), rounds=1, whole=False),),
+            pairs=(_LANDMARKS,),
+            patch_rounds=1,
+            patch_every=(15, 3),
+            patch_whole=False,
             starts=1,
             help_starts=3,
         )

@@ -12,7 +12,7 @@ class Row:
     """One line. ``others`` holds another tool's spread, or the reason why there is none.
 
     ``unit`` is "ratio" (to ``against``), "s" or "MB". ``baseline`` is what the ratio is to, in seconds. ``agreement`` is the greatest
-    distance found between two sides before timing.
+    distance found between two sides before timing. ``note`` says what the page's head does not: what was timed, and how equal it was.
     """
 
     key: str
@@ -24,6 +24,7 @@ class Row:
     against: str = ""
     baseline: Spread | None = None
     agreement: float | None = None
+    note: str = ""
 
     @property
     def met(self) -> bool | None:
@@ -56,6 +57,7 @@ def timed_row(
     names: tuple[str, tuple[str, str]],
     missing: Mapping[str, str],
     agreement: float,
+    note: str = "",
 ) -> Row:
     """The row ``key`` out of a measurement. ``names`` are our side's name and the key of the baseline."""
     ours, baseline = names
@@ -74,6 +76,7 @@ def timed_row(
         against=goal["against"],
         baseline=timings[baseline].seconds,
         agreement=agreement,
+        note=note,
     )
 
 
@@ -106,7 +109,8 @@ def page(rows: Sequence[Row], about: Mapping[str, str], failures: Sequence[str])
         "Hugging Face's own (stream and logits with SDPA attention, patterns with eager attention): the greatest distance of two",
         "vectors over the norm of the reference is at most 1e-4. The plain forward is Hugging Face's model with SDPA attention and no",
         "KV cache. The lens is compared with its formulas written out in fp64; its baseline is the fastest of eight tilings of the",
-        "matrix products. Only ratios mean something on another machine.",
+        "matrix products. Causal traces and patching sweeps are compared cell by cell; under the table stands how equal they are, in",
+        "what unit, on how many threads, and which cells of the slower side were timed. Only ratios mean something on another machine.",
     ]
     for unit, head in (
         ("ratio", "Time, as a ratio to the baseline"),
@@ -116,6 +120,8 @@ def page(rows: Sequence[Row], about: Mapping[str, str], failures: Sequence[str])
         chosen = [row for row in rows if row.unit == unit]
         if chosen:
             lines += ["", f"## {head}", "", *_table(chosen, unit)]
+            notes = [f"- {row.title}: {row.note}" for row in chosen if row.note]
+            lines += ["", *notes] if notes else []
     if failures:
         lines += ["", "## What could not run", "", *(f"- {line}" for line in failures)]
     return "\n".join(lines) + "\n"

@@ -1,6 +1,6 @@
 """``python -m experiments.benchmarks.run [--quick]``: measures and writes docs/benchmarks.md and results.json.
 
-``--quick`` takes about a minute and writes into experiments/benchmarks/out/ instead. ``--again lens`` (or scan, starting, memory, faults)
+``--quick`` takes about a minute and writes into experiments/benchmarks/out/ instead. ``--again lens`` (or another group)
 measures only these rows and puts them in place of those in results.json.
 """
 
@@ -22,9 +22,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from experiments.benchmarks import faults, heads, lens, starting
+from experiments.benchmarks import faults, heads, lens, patching, starting, tracing
 from experiments.benchmarks.config import FOLDER, ROOT, SEED, Config, Shape, read_goals
-from experiments.benchmarks.harness import Disagreement, Side, Spread, Timing, check_equal, measure
+from experiments.benchmarks.harness import PEER_FAULTS, Side, Spread, Timing, check_equal, measure, threads
 from experiments.benchmarks.rows import Row, page, shown, timed_row
 from experiments.benchmarks.sides import OURS, PEERS, PLAIN, Work, ours, plain, random_ids, reference
 from interp.runner.model import Model, load
@@ -32,8 +32,6 @@ from interp.runner.model import Model, load
 FORWARD_ROWS = ("residual", "everything", "stop", "restart")
 PROMPT = "The Eiffel Tower is located in the city of"
 PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight")
-PEER_FAULTS = (ImportError, RuntimeError, ValueError, AttributeError, KeyError, TypeError, IndexError, Disagreement)
-"""What a peer may fail with and become a row with a reason; ours must not fail."""
 
 
 class Bench:
@@ -136,6 +134,15 @@ class Bench:
         title = f"{row.title}, 1x{c.scan_memory_tokens}"
         yield replace(row, title=title, others={"size of all patterns": Spread.of([patterns])})
 
+    def trace_rows(self) -> Iterator[Row]:
+        """Causal traces beside one full forward a cell."""
+        yield from tracing.rows(self.model, self.config.traces, self.goals)
+
+    def patching_rows(self) -> Iterator[Row]:
+        """Activation patching sweeps beside TransformerLens', and attribution patching beside them."""
+        with threads(self.config.patch_threads):
+            yield from patching.rows(self.model, self.config, self.goals, self.failures)
+
     def starting_rows(self) -> Iterator[Row]:
         """Fresh processes."""
         c = self.config
@@ -192,6 +199,8 @@ class Bench:
         yield from self.fault_rows()
         yield from self.lens_rows()
         yield from self.scan_rows()
+        yield from self.trace_rows()
+        yield from self.patching_rows()
         yield from self.starting_rows()
         yield from self.memory_rows()
 
@@ -200,8 +209,10 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "faults": Bench.fault_rows,
     "lens": Bench.lens_rows,
     "memory": Bench.memory_rows,
+    "patching": Bench.patching_rows,
     "scan": Bench.scan_rows,
     "starting": Bench.starting_rows,
+    "trace": Bench.trace_rows,
 }
 
 
@@ -250,15 +261,19 @@ def bench(model: Model, config: Config, command: str, say: Callable[[str], None]
 def again(
     model: Model, config: Config, folder: Path, group: str, say: Callable[[str], None]
 ) -> tuple[str, dict[str, Any]]:
-    """One group of rows measured again and put in place of the old ones; the page says which and when."""
+    """One group of rows measured again and put in place of the old ones, at the end where there were none; the page says which and when."""
     old = json.loads((folder / "results.json").read_text())
     runner = Bench(model, config, say)
     with torch.no_grad():
-        new = {(row.key, row.title): row for row in GROUPS[group](runner)}
-    for row in new.values():
-        say(f"{row.title}: {shown(row.ours, row.unit)} {row.unit}")
-    rows = [new.get((row.key, row.title), row) for row in map(Row.of, old["rows"])]
-    seen = f"{', '.join(sorted({key for key, _ in new}))}: {datetime.datetime.now(datetime.UTC).date().isoformat()}"
+        new = []
+        for row in GROUPS[group](runner):
+            new.append(row)
+            say(f"{row.title}: {shown(row.ours, row.unit)} {row.unit}")
+    keys = {row.key for row in new}
+    before = [Row.of(row) for row in old["rows"]]
+    place = next((index for index, row in enumerate(before) if row.key in keys), len(before))
+    rows = [*before[:place], *new, *(row for row in before[place:] if row.key not in keys)]
+    seen = f"{', '.join(sorted(keys))}: {datetime.datetime.now(datetime.UTC).date().isoformat()}"
     described = {**old["about"], "measured again": f"{seen}, load average before {psutil.getloadavg()[0]:.1f}"}
     failures = [*old["failures"], *runner.failures]
     return page(rows, described, failures), {

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
+from experiments.expected import Row, rows, table
 from experiments.induction_emergence.config import FOLDER, Config, read_expected
 from experiments.induction_emergence.figure import emergence_figure
 from experiments.induction_emergence.store import Trained, trained
-from experiments.induction_emergence.summary import Row, chance, change_step, rows, stripe_step, table, values
+from experiments.induction_emergence.summary import chance, change_step, stripe_step, values
 from experiments.induction_emergence.verdicts import Finding, findings
 from interp.files import write_bytes
 

@@ -92,7 +92,7 @@ def save_checkpoint(hf: LlamaForCausalLM, folder: Path) -> None:
     save_tensors(folder / SINGLE, hf.state_dict(), {"format": "pt"})
     words = {_BOS_TEXT: BOS} | {f"t{index}": index for index in range(BOS + 1, hf.config.vocab_size)}
     tokenizer = Tokenizer(WordLevel(words, unk_token=_BOS_TEXT))
-    tokenizer.pre_tokenizer = WhitespaceSplit()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=_BOS_TEXT).save_pretrained(folder)
 
 

@@ -2,31 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean
-from typing import Any
 
 from experiments.induction_emergence.config import Config
 from experiments.induction_emergence.measure import Measures
 from experiments.induction_emergence.store import Trained
 from experiments.induction_emergence.verdicts import Finding
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One figure: what it is, what was measured, what is expected and how far from it a run may be."""
-
-    name: str
-    about: str
-    value: float
-    expected: float
-    tolerance: float
-
-    @property
-    def met(self) -> bool:
-        """Whether the measured value is within the tolerance; not a number never is."""
-        return abs(self.value - self.expected) <= self.tolerance
 
 
 def chance(config: Config) -> float:
@@ -70,21 +52,3 @@ def values(config: Config, models: Sequence[Trained], findings: Sequence[Finding
         "loss_without_others": max(finding.loss_without_others for finding in after),
         "right_verdicts": mean(finding.right for finding in findings),
     }
-
-
-def rows(found: dict[str, float], expected: dict[str, Any]) -> tuple[Row, ...]:
-    """The figures beside what is expected of them, in the order of the expectations."""
-    return tuple(
-        Row(name=name, about=goal["about"], value=found[name], expected=goal["value"], tolerance=goal["tolerance"])
-        for name, goal in expected.items()
-    )
-
-
-def table(figures: Sequence[Row]) -> list[str]:
-    """The figures as lines of a Markdown table."""
-    lines = ["| figure | measured | expected | met |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {row.about} | {row.value:.3g} | {row.expected:g} ± {row.tolerance:g} | {'yes' if row.met else '**no**'} |"
-        for row in figures
-    ]
-    return lines

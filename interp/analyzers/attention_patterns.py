@@ -187,6 +187,8 @@ def attention_patterns(
 
     """
     tokens = model.tokens(prompt)
+    if len(tokens) == 1:
+        model.notify("the prompt has one token, which can only look at itself; give two or more")
     chosen = _layers(model, layers)
     kept_heads = _indices("head", heads, model.atlas.n_heads)
     if top_k < 1:

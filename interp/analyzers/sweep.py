@@ -104,8 +104,11 @@ def _read(metrics: Sequence[Metric], positions: Sequence[int], logits: Tensor, p
     """Each metric of some rows, from the logits at ``positions``."""
     scores = []
     for metric in metrics:
-        columns = [positions.index(position) for position in metric.positions]
-        scores.append(metric.score(logits[:, columns], prompts).float())
+        if tuple(positions) == metric.positions:  # no copy: those of every position of a text are large
+            chosen = logits
+        else:
+            chosen = logits[:, [positions.index(position) for position in metric.positions]]
+        scores.append(metric.score(chosen, prompts).float())
     return torch.stack(scores, -1)
 
 

@@ -24,8 +24,8 @@ class Prompt:
 
     @classmethod
     def of(cls, result: Any) -> "Prompt | None":
-        """The prompt of a result; None for a result that has no tokens."""
-        tokens = getattr(result, "tokens", None)
+        """The prompt of a result, its ``tokens`` or ``prompt``; None for a result that has neither."""
+        tokens = getattr(result, "tokens", getattr(result, "prompt", None))
         if not isinstance(tokens, Tokens):
             return None
         return cls(tokens=tokens, positions=tuple(getattr(result, "positions", range(len(tokens)))))
@@ -99,11 +99,16 @@ class Version:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure in one or several versions, named by the words on the switch between them."""
+    """A figure in one or several versions, named by the words on the switch between them.
+
+    ``start`` is a layer and a token's place to be selected first, on a page whose pictures of this prompt all name one; the first
+    one's is taken. Elsewhere the last layer and the last token are.
+    """
 
     versions: Mapping[str, Version]
     caption: str
     prompt: str
+    start: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,7 +150,8 @@ class HeadMosaic:
 
     ``codes`` are the patterns in 255ths, their lower triangles query by query. ``windows`` are those of the layers, None for one that
     sees everything before it. ``norms`` are those of what each key would give, for patterns weighted by them; ``detail`` is the figure
-    of one head, whose numbers the page fills in.
+    of one head, whose numbers the page fills in. ``start`` is the layer and head to be selected first where the page shows nothing
+    but mosaics; elsewhere the last layer and head 0 are.
     """
 
     codes: UInt8[np.ndarray, "layer head pair"]
@@ -155,6 +161,7 @@ class HeadMosaic:
     windows: tuple[int | None, ...]
     norms: Float[np.ndarray, "layer head key_pos"] | None
     scores: Sequence[HeadScore]
+    start: tuple[int, int]
     detail: "Figure"
     caption: str
     prompt: str

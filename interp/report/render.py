@@ -132,7 +132,8 @@ def pack_picture(picture: Picture, arrays: Arrays) -> dict[str, Any]:
             | ({"whole": packed} if whole else {"patch": difference(base, packed)})
             | _extras(version, arrays)
         )
-    return {"type": "picture", "prompt": picture.prompt, "base": base, "options": options}
+    start = {} if picture.start is None else {"start": list(picture.start)}
+    return {"type": "picture", "prompt": picture.prompt, "base": base, "options": options} | start
 
 
 def pack_mosaic(mosaic: HeadMosaic, arrays: Arrays) -> tuple[dict[str, Any], bytes]:
@@ -147,6 +148,7 @@ def pack_mosaic(mosaic: HeadMosaic, arrays: Arrays) -> tuple[dict[str, Any], byt
         "heads": list(mosaic.heads),
         "kv": list(mosaic.kv_heads),
         "windows": list(mosaic.windows),
+        "start": list(mosaic.start),
         "detail": pack_figure(Version(figure=mosaic.detail), arrays),
         "scores": [
             {"label": score.label, "least": score.least_first} | arrays.reference(score.values.astype(np.float64))

@@ -235,7 +235,8 @@
       const values = trace.customdata || trace.z;
       const cell = (row, column) => `${trace.text ? plain(trace.text[row][column]) + " " : ""}${number(values[row][column])}`;
       const rows = yLabels.map((label, row) => [label, ...xLabels.map((_, column) => cell(row, column))]);
-      return { columns: ["layer", ...xLabels], rows: rows.reverse() };
+      const [first, last] = figure.layout.yaxis.range || [0, 1];
+      return { columns: [(y && y.of) || "layer", ...xLabels], rows: first < last ? rows.reverse() : rows };
     }
     const flat = trace.orientation === "h";
     const labels = flat ? yLabels : xLabels;
@@ -403,10 +404,14 @@
     const last = Math.max(0, ...layers.filter((layer) => layer !== null));
     const heads = Math.max(0, ...views.map(({ spec }) => headsOf(spec)));
     selection.layer = last;
+    // With nothing but heads on the page there is no layer to end on: it opens on a head worth looking at.
+    if (views.length && views.every(({ spec }) => spec.type === "heads")) [selection.layer, selection.head] = views[0].spec.start;
     const menu = byId("select-token");
     const keys = Object.keys(prompts);
     for (const key of keys) {
       selection.tokens[key] = prompts[key].labels.length - 1;
+      const pictures = views.filter(({ spec }) => spec.type === "picture" && spec.prompt === key);
+      if (pictures.length && pictures.every(({ spec }) => spec.start)) [selection.layer, selection.tokens[key]] = pictures[0].spec.start;
       const group = keys.length > 1 ? make("optgroup") : menu;
       if (group !== menu) {
         group.label = `prompt ${keys.indexOf(key) + 1}`;

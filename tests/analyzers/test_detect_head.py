@@ -79,7 +79,7 @@ def test_scores_are_transformer_lens_own(family, family_name):
     lens, model = Lens(bridge), family(family_name)
     for options in OPTIONS:
         for pattern in (*NAMES, own_pattern()):
-            want = theirs(lens, tuple(IDS), pattern, **options)  # type: ignore[arg-type]
+            want = theirs(lens, tuple(IDS), pattern, **options)
             got = detect_head(model, IDS, pattern, **options)
             # Its forward is its own, so a score of three decimals may fall to the other side of a half.
             tolerance = 2e-6 if options["error_measure"] == "mul" else 1.001e-3
@@ -87,10 +87,10 @@ def test_scores_are_transformer_lens_own(family, family_name):
             if options["error_measure"] == "abs":
                 assert float((got == want).double().mean()) > 0.9
     heads = [(0, 1), (2, 0)]
-    want = theirs(lens, tuple(IDS), "induction_head", heads=heads)  # type: ignore[arg-type]
+    want = theirs(lens, tuple(IDS), "induction_head", heads=heads)
     torch.testing.assert_close(detect_head(model, IDS, "induction_head", heads=heads), want, atol=2e-6, rtol=0)
     both = [IDS, [7, 8, 7, 8, 9, 7, 8, 7, 8, 9, 1, 1, 1]]
-    want = torch.stack([theirs(lens, tuple(ids), "duplicate_token_head") for ids in both]).mean(0)  # type: ignore[arg-type]
+    want = torch.stack([theirs(lens, tuple(ids), "duplicate_token_head") for ids in both]).mean(0)
     torch.testing.assert_close(detect_head(model, both, "duplicate_token_head"), want, atol=2e-6, rtol=0)
 
 

@@ -9,13 +9,14 @@ import torch
 
 import hand_made
 import interp
+from experiments.expected import Row, rows, table
 from experiments.induction_emergence import run
 from experiments.induction_emergence.config import BOS, ROOT, Config, read_expected
 from experiments.induction_emergence.data import measured_batch, training_batch, unrepeated_batch
 from experiments.induction_emergence.figure import emergence_figure
 from experiments.induction_emergence.measure import Measures, measure, second_loss
 from experiments.induction_emergence.store import Trained, trained
-from experiments.induction_emergence.summary import Row, change_step, rows, stripe_step, table, values
+from experiments.induction_emergence.summary import change_step, stripe_step, values
 from experiments.induction_emergence.train import attention_only, train
 from experiments.induction_emergence.verdicts import Finding, is_right
 from interp.heads import Head

@@ -24,6 +24,8 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )
 
+DRAWN = "document.querySelectorAll('[data-drawn]').length"
+
 
 class Page:
     """One tab. ``requests`` and ``problems`` collect what the page asked for and complained about since ``open``."""
@@ -86,6 +88,21 @@ class Page:
         self.problems.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         self.until("document.readyState === 'complete'")
+
+    def open_report(self, path: Path) -> None:
+        """Loads a report and waits until its plotting library is unpacked."""
+        self.open(path)
+        self.until("typeof Plotly === 'object'")
+
+    def draw_all(self) -> None:
+        """Draws every picture, as printing does, and waits until all are there."""
+        self.run("dispatchEvent(new Event('beforeprint'))")
+        self.until(f"{DRAWN} === document.querySelectorAll('.plot').length")
+        self.run("dispatchEvent(new Event('afterprint'))")
+
+    def outside(self) -> list[str]:
+        """The requests that leave the page; plotly makes heatmaps out of data: images in it."""
+        return [url for url in self.requests[1:] if not url.startswith(("data:", "blob:"))]
 
     def resize(self, width: int, height: int) -> None:
         self.call(

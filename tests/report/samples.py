@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from interp.analyzers.answers import Answer
 from interp.analyzers.attention_patterns import AttentionPatternsResult
+from interp.analyzers.causal_trace_result import CausalTraceResult
 from interp.analyzers.direct_logit_attribution import AttributionResult
 from interp.analyzers.logit_lens import LensResult
 from interp.analyzers.residual_story import StoryResult
@@ -257,6 +259,55 @@ def generation(pieces=PIECES, words=WORDS, **changes) -> Generation:
         "top_p": None,
     }
     return Generation(**(values | changes))
+
+
+def causal_trace(
+    pieces=PIECES,
+    *,
+    subject: tuple[int, ...] = (1, 2),
+    layers: int = 12,
+    draws: int = 6,
+    total: float = 0.6,
+    kinds: tuple[str, ...] = ("resid", "mlp", "attn"),
+    answer: str = " Paris",
+    **changes,
+) -> CausalTraceResult:
+    """An early site at the subject's last token (the MLPs too), a late one at the last token (attention too), and nothing elsewhere."""
+    draw = torch.Generator().manual_seed(5)
+    n_pos, last = len(pieces), len(pieces) - 1
+    corrupted = 0.02 + 0.02 * torch.rand(draws, generator=draw)
+    depth = torch.linspace(0, 1, layers)
+    early, late = 0.6 * (1 - depth) ** 2, (1 / (1 + (-20 * (depth - 0.7)).exp())).clamp(max=0.99)
+    effects = torch.zeros(len(kinds), layers, n_pos, draws)
+    for index, kind in enumerate(kinds):
+        if kind != "attn":
+            effects[index, :, subject[-1]] = early[:, None] * total
+        if kind != "mlp":
+            effects[index, :, last] = late[:, None] * total
+    effects[..., subject[0] :, :] += 0.01 * total * torch.randn(effects[..., subject[0] :, :].shape, generator=draw)
+    restored = corrupted + effects
+    values = {
+        "provenance": provenance(seed=0),
+        "prompt": tokens(pieces),
+        "subject": "".join(pieces[position] for position in subject),
+        "subject_positions": subject,
+        "answer": Answer(text=answer, ids=(1000,), pieces=(answer,)),
+        "against": Answer(text=" the", ids=(1001,), pieces=(" the",)),
+        "corruption": "noise",
+        "noise": 3.0,
+        "noise_std": 0.136,
+        "replacements": (),
+        "window": 10,
+        "kinds": kinds,
+        "clean_probability": 0.03 + total,
+        "clean_logit_difference": 5.0,
+        "corrupted_probability": corrupted,
+        "corrupted_logit_difference": corrupted - 1,
+        "restored_probability": restored,
+        "restored_logit_difference": 8 * restored - 1,
+        "confidence": 0.95,
+    }
+    return CausalTraceResult(**(values | changes))
 
 
 def all_results(pieces=PIECES, words=WORDS, **changes) -> list[Result]:

@@ -5,20 +5,11 @@ import pytest
 from interp.report import report
 from interp.tokens import visible
 from report import samples
-from report.chromium import EXECUTABLE, Page
+from report.chromium import Page
 from report.samples import HOSTILE
-from report.test_browser import draw_all, outside
-
-pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="there is no chromium on this machine")
 
 WHERE = "document.querySelector('.heads .where').textContent"
 DETAIL = "document.querySelector('.heads .plot').data[0]"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with Page() as page:
-        yield page
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +20,9 @@ def path(tmp_path_factory):
 
 
 @pytest.fixture
-def page(browser, path) -> Page:
-    browser.resize(1280, 900)
-    browser.dark(False)
-    browser.open(path)
-    browser.until("typeof Plotly === 'object'")
-    draw_all(browser)
-    return browser
+def page(page) -> Page:
+    page.draw_all()
+    return page
 
 
 def set_slider(page: Page, name: str, value: int) -> None:
@@ -74,7 +61,7 @@ def test_the_selected_head_is_the_result(page):
 
 
 def test_no_request_and_no_complaint(page):
-    assert outside(page) == []
+    assert page.outside() == []
     assert page.problems == []
 
 
@@ -165,17 +152,26 @@ def test_the_tiles_are_painted(page):
 def test_a_head_that_is_not_there_is_named(browser, tmp_path):
     attention = samples.attention(layers=2)
     report([attention, samples.lens(layers=6)]).save(tmp_path / "some.html")
-    browser.open(tmp_path / "some.html")
-    browser.until("typeof Plotly === 'object'")
-    draw_all(browser)
+    browser.open_report(tmp_path / "some.html")
+    browser.draw_all()
     browser.until(f"{WHERE} === 'L5H0 is not among the heads here: L0 to L1, heads 0, 1, 2, 3.'")
+    assert browser.problems == []
+
+
+def test_a_page_of_heads_alone_opens_on_the_head_that_stands_out(browser, tmp_path):
+    report([samples.attention()]).save(tmp_path / "alone.html")
+    browser.open_report(tmp_path / "alone.html")
+    browser.draw_all()
+    browser.until(f"{WHERE}.startsWith('L1H2 ')")
+    assert browser.run("document.getElementById('select-layer').value") == "1"
+    assert browser.run("document.getElementById('select-head').value") == "2"
     assert browser.problems == []
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1600])
 def test_no_sideways_scrolling(page, width):
     page.resize(width, 844)
-    draw_all(page)
+    page.draw_all()
     page.until(f"document.documentElement.scrollWidth <= {width}")
 
 
@@ -184,16 +180,15 @@ def test_hostile_text_does_nothing_and_is_shown(browser, tmp_path):
     where = samples.provenance(model=everything, command=everything)
     report([samples.attention(tuple(HOSTILE), layers=2, provenance=where)], title=everything).save(tmp_path / "h.html")
     browser.resize(1280, 900)
-    browser.open(tmp_path / "h.html")
-    browser.until("typeof Plotly === 'object'")
-    draw_all(browser)
+    browser.open_report(tmp_path / "h.html")
+    browser.draw_all()
     browser.run("document.querySelectorAll('details').forEach(node => { node.open = true; })")
     for pos in range(len(HOSTILE)):
         browser.run(f"document.querySelector('.heads .pick:nth-child({pos + 1})').click()")
     browser.until("[...document.querySelectorAll('details .scroll')].every(node => node.querySelector('td'))")
     assert browser.run("window.harm") is None
     assert browser.problems == []
-    assert outside(browser) == []
+    assert browser.outside() == []
     assert browser.run("document.querySelectorAll('main script, main iframe, main img, .plot a').length") == 0
     shown = browser.run("document.querySelector('.heads .strip').textContent")
     for text in HOSTILE:
@@ -205,9 +200,8 @@ def test_hostile_text_does_nothing_and_is_shown(browser, tmp_path):
 def test_a_long_prompt_stays_quick(browser, tmp_path):
     pieces = tuple(f" w{index}" for index in range(128))
     report([samples.attention(pieces, layers=30, heads=9)]).save(tmp_path / "long.html")
-    browser.open(tmp_path / "long.html")
-    browser.until("typeof Plotly === 'object'")
-    draw_all(browser)
+    browser.open_report(tmp_path / "long.html")
+    browser.draw_all()
     took = browser.run(
         "(async () => { const start = performance.now(); const s = document.getElementById('select-head'); s.value = 5;"
         " s.dispatchEvent(new Event('input')); await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));"

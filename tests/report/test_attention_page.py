@@ -57,6 +57,12 @@ def test_the_heads_are_described():
     assert [score["label"] for score in block["scores"] if score["least"]] == ["Entropy (nats)"]
 
 
+def test_the_page_opens_on_the_head_that_reads_the_previous_token_most():
+    assert mosaic_of(Outline(report([samples.attention()]).html()))["start"] == [1, 2]
+    some = samples.attention(layers=2)
+    assert mosaic_of(Outline(report([some]).html()))["start"] == list(divmod(int(some.means()["previous"].argmax()), 4))
+
+
 def test_exact_and_packed_patterns_give_the_same_page():
     exact, kept = (report([samples.attention(exact=exact)]).html() for exact in (True, False))
     assert exact == kept

@@ -9,18 +9,8 @@ from interp.figures import story_heatmap
 from interp.report import report
 from interp.tokens import visible
 from report import samples
-from report.chromium import EXECUTABLE, Page
+from report.chromium import DRAWN
 from report.samples import HOSTILE
-
-pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="there is no chromium on this machine")
-
-DRAWN = "document.querySelectorAll('[data-drawn]').length"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with Page() as page:
-        yield page
 
 
 @pytest.fixture(scope="module")
@@ -30,34 +20,14 @@ def path(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def page(browser, path) -> Page:
-    browser.resize(1280, 900)
-    browser.dark(False)
-    browser.open(path)
-    browser.until("typeof Plotly === 'object'")
-    return browser
-
-
-def draw_all(page: Page) -> None:
-    page.run("dispatchEvent(new Event('beforeprint'))")
-    page.until(f"{DRAWN} === document.querySelectorAll('.plot').length")
-    page.run("dispatchEvent(new Event('afterprint'))")
-
-
-def outside(page: Page) -> list[str]:
-    """The requests that leave the page; plotly makes heatmaps out of data: images in it."""
-    return [url for url in page.requests[1:] if not url.startswith(("data:", "blob:"))]
-
-
 def test_first_picture_soon_no_request_no_complaint(browser, path):
     start = time.monotonic()
     browser.open(path)
     browser.until(f"{DRAWN} > 0")
     assert time.monotonic() - start < 10  # 2 s on an idle machine
-    draw_all(browser)
+    browser.draw_all()
     assert browser.requests[0] == path.as_uri()
-    assert outside(browser) == []
+    assert browser.outside() == []
     assert browser.problems == []
 
 
@@ -76,7 +46,7 @@ def test_the_policy_blocks_what_the_page_does_not_need(page):
 
 
 def test_the_mode_bar_offers_no_cloud(page):
-    draw_all(page)
+    page.draw_all()
     titles = page.run(
         "[...document.querySelectorAll('.modebar-btn')].map(node => node.dataset.title || node.ariaLabel || '')"
     )
@@ -87,7 +57,7 @@ def test_the_mode_bar_offers_no_cloud(page):
 
 
 def test_choosing_a_token_moves_every_view(page):
-    draw_all(page)
+    page.draw_all()
     before = page.run("document.querySelector('#lens .picture:last-of-type .plot').data[0].y[3]")
     page.run("document.querySelector('.pick:nth-child(3)').click()")
     assert page.run("document.getElementById('select-token').value") == "p0:2"
@@ -100,7 +70,7 @@ def test_choosing_a_token_moves_every_view(page):
 
 
 def test_the_layer_slider_moves_every_view(page):
-    draw_all(page)
+    page.draw_all()
     page.run("{ const s = document.getElementById('select-layer'); s.value = 4; s.dispatchEvent(new Event('input')); }")
     assert page.run("document.getElementById('shown-layer').textContent") == "4"
     page.until("document.querySelector('#lens .plot').layout.shapes[0].y0 === 3.5")
@@ -124,7 +94,7 @@ def test_clicking_a_cell_selects_it(page):
 
 
 def test_switches_change_what_a_picture_shows(page):
-    draw_all(page)
+    page.draw_all()
     page.run(
         "[...document.querySelectorAll('#lens .switch button')].find(b => b.textContent === 'Target rank').click()"
     )
@@ -154,9 +124,8 @@ def test_the_page_writes_the_texts_of_the_figures(browser, tmp_path):
     pieces = tuple(HOSTILE)
     lens, story = samples.lens(pieces, HOSTILE, layers=3), samples.story(pieces, HOSTILE, layers=3)
     report([lens, story]).save(tmp_path / "texts.html")
-    browser.open(tmp_path / "texts.html")
-    browser.until("typeof Plotly === 'object'")
-    draw_all(browser)
+    browser.open_report(tmp_path / "texts.html")
+    browser.draw_all()
     trace = lens.figure().data[0]
     text, hover = browser.run(
         "(({ text, hovertext }) => [text, hovertext])(document.querySelector('#lens .plot').data[0])"
@@ -188,7 +157,7 @@ def number_of(hover: str) -> float:
 
 
 def test_text_in_cells_can_be_read_on_every_colour(page):
-    draw_all(page)
+    page.draw_all()
     inks = page.run(
         "[...document.querySelectorAll('#lens .heatmap-label text')].map(t => [t.__data__.z, getComputedStyle(t).fill])"
     )
@@ -241,7 +210,7 @@ def test_a_browser_that_cannot_inflate_is_told(browser, path):
 
 
 def test_dark_mode_follows_the_system(page):
-    draw_all(page)
+    page.draw_all()
     ground = "getComputedStyle(document.body).backgroundColor"
     ink = "document.querySelector('.plot')._fullLayout.font.color"
     light = page.run(ground), page.run(ink)
@@ -252,7 +221,7 @@ def test_dark_mode_follows_the_system(page):
 
 def test_paper_is_white_in_dark_mode_too(page):
     ink = "document.querySelector('.plot')._fullLayout.font.color"
-    draw_all(page)
+    page.draw_all()
     light = page.run(ink)
     page.dark(True)
     page.until(f"{ink} !== '{light}'")
@@ -265,16 +234,15 @@ def test_paper_is_white_in_dark_mode_too(page):
 @pytest.mark.parametrize("width", [320, 390, 768, 1600])
 def test_no_sideways_scrolling(page, width):
     page.resize(width, 844)
-    draw_all(page)
+    page.draw_all()
     page.until(f"document.documentElement.scrollWidth <= {width}")
 
 
 def test_long_prompts_stay_quick(browser, tmp_path):
     pieces = tuple(f" w{index}" for index in range(100))
     report([samples.lens(pieces, layers=8), samples.story(pieces, layers=8)]).save(tmp_path / "long.html")
-    browser.open(tmp_path / "long.html")
-    browser.until("typeof Plotly === 'object'")
-    draw_all(browser)
+    browser.open_report(tmp_path / "long.html")
+    browser.draw_all()
     took = browser.run(
         "(() => { const start = performance.now(); document.querySelector('.pick:nth-child(8)').click();"
         " return performance.now() - start; })()"
@@ -295,16 +263,15 @@ def test_hostile_text_does_nothing_and_is_shown(browser, tmp_path):
     ]
     report(results, title=everything).save(tmp_path / "hostile.html")
     browser.resize(1280, 900)
-    browser.open(tmp_path / "hostile.html")
-    browser.until("typeof Plotly === 'object'")
-    draw_all(browser)
+    browser.open_report(tmp_path / "hostile.html")
+    browser.draw_all()
     browser.run("document.querySelectorAll('details').forEach(node => { node.open = true; })")
     for pos in range(len(pieces)):
         browser.run(f"document.querySelector('.pick:nth-child({pos + 1})').click()")
     browser.until("[...document.querySelectorAll('details .scroll')].every(node => node.querySelector('td'))")
     assert browser.run("window.harm") is None
     assert browser.problems == []
-    assert outside(browser) == []
+    assert browser.outside() == []
     assert (
         browser.run("document.querySelectorAll('main script, main iframe, main img, main base, .plot a').length") == 0
     )

@@ -154,6 +154,7 @@ def test_what_is_reduced_by_query_goes_to_the_device_that_was_asked_for(blocks):
 @pytest.mark.parametrize(
     ("reduce", "returned"),
     [(lambda rows, *_: rows.mean((-1, -2)), r"\[1, 4\]"), (lambda rows, *_: rows[:, :, :1], r"\[1, 4, 1, 5\]")],
+    ids=["one number a head", "one query"],
 )
 def test_a_reducer_by_query_that_loses_queries_is_refused(reduce, returned):
     model = Model(build("llama", attn=None))

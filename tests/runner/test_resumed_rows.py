@@ -20,7 +20,7 @@ def based(family):
 
 @pytest.mark.parametrize("site", ["resid_pre@1", "attn.z@1", "mlp_out@0", "resid_post@2", "attn.pattern@1"])
 def test_rows_that_share_an_intervention_get_the_numbers_of_rows_with_their_own(based, near, site: str) -> None:
-    model, _, base = based
+    _, _, base = based
     heads = 1 if site.startswith("attn") else None
     shared = [Scale(site, 0.5, positions=p, heads=heads) for p in (2, 5)]
     later = Scale("mlp_out@2", -1.0, positions=5)

@@ -9,8 +9,12 @@ from typing import Any
 
 from interp.report.blocks import Section
 from interp.report.sections import (
+    ablation,
+    activation_patching,
     attention,
     attribution,
+    attribution_patching,
+    causal_trace,
     embeddings,
     generation,
     head_circuits,
@@ -19,6 +23,7 @@ from interp.report.sections import (
     induction,
     lens,
     logits,
+    path_patching,
     story,
 )
 
@@ -26,12 +31,17 @@ Builder = Callable[[Any, str], Section | None]
 
 BUILDERS: Mapping[str, tuple[Builder, ...]] = {
     "logit_lens": (lens.build,),
+    "ablation": (ablation.build,),
+    "activation_patching": (activation_patching.build,),
     "attention_patterns": (attention.build,),
+    "attribution_patching": (attribution_patching.build,),
     "direct_logit_attribution": (attribution.build,),
+    "causal_trace": (causal_trace.build,),
     "head_circuits": (head_circuits.build,),
     "head_profiles": (head_profiles.build,),
     "induction_heads": (induction.build,),
     "head_composition": (head_composition.build,),
     "generation": (generation.build,),
+    "path_patching": (path_patching.build,),
     "residual_story": (embeddings.build, story.build, logits.build),
 }

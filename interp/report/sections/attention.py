@@ -48,6 +48,7 @@ def _mosaic(result: Any, prompt: str) -> HeadMosaic:
         windows=result.windows,
         norms=None if result.output_norms is None else result.output_norms.numpy(),
         scores=_scores(result),
+        start=_most_previous(result)[:2],
         detail=detail,
         caption=_caption(result),
         prompt=prompt,
@@ -95,11 +96,15 @@ def _findings(result: Any) -> tuple[Finding, ...]:
     if resting:
         text = f"{resting} of {total} attention heads put more than half of their weight on the first token."
         found.append(Finding(text=text, rank=60))
-    best = int(torch.argmax(means["previous"]))
-    row, column = divmod(best, len(result.heads))
-    mass = float(means["previous"][row, column])
+    layer, head, mass = _most_previous(result)
     if mass > _PREVIOUS:
-        name = f"L{result.layers[row]}H{result.heads[column]}"
-        text = f"Head {name} reads the previous token most: {percent(mass)} of its weight on average."
+        text = f"Head L{layer}H{head} reads the previous token most: {percent(mass)} of its weight on average."
         found.append(Finding(text=text, rank=55))
     return tuple(found)
+
+
+def _most_previous(result: Any) -> tuple[int, int, float]:
+    """The layer and head that read the previous token most, and how much of their weight that is."""
+    previous = result.means()["previous"]
+    row, column = divmod(int(torch.argmax(previous)), len(result.heads))
+    return result.layers[row], result.heads[column], float(previous[row, column])

@@ -7,8 +7,8 @@ from interp.report.markup import element, prose, term_anchor
 
 TERMS = {
     "ablation": (
-        "Replacing what a component puts out by something that says nothing about the text, here its mean over other text, and "
-        "seeing what the model loses."
+        "Replacing what a component puts out by something that says nothing about the text (zero, its mean over texts, or what it puts "
+        "out on another one), and seeing what the model loses."
     ),
     "attention": (
         "The part of a layer that moves information between tokens: each token looks at itself and the ones before it, "
@@ -26,14 +26,27 @@ TERMS = {
         "A token, most often the first, on which heads put the weight that they have no other use for. Little is read from it: "
         "its values are short."
     ),
+    "attribution patching": (
+        "[[Patching]] estimated from the gradient of the metric: what a patch would change is the change of the state times the gradient "
+        "there, for all states from two runs and one backward pass (Nanda, 2023). Where the metric is not straight it is off."
+    ),
+    "clean run": "The model run on the prompt as it is.",
     "composition": (
         "How much of what one [[attention head]] writes a later one reads with its queries, keys or values (Elhage et al., 2021): "
         "the norm of the product of their matrices over the product of the norms. Matrices that know nothing of each other give "
         "about one over the root of the stream's width, not zero."
     ),
+    "corrupted run": (
+        "The model run on a prompt whose subject is garbled, by noise added to the [[embeddings|embedding]] of its tokens or by other "
+        "words in its place, so that the answer is lost (Meng et al., 2022)."
+    ),
     "cosine": (
         "The cosine of the angle between two vectors: 1 if they point the same way, 0 if they are at right angles, "
         "-1 if they are opposed. In a space of hundreds of dimensions, unrelated vectors have a cosine near 0."
+    ),
+    "denoising": (
+        "[[Patching]] a state of the clean run into the run on the corrupted prompt: does it bring the answer back? It finds states that "
+        "are enough by themselves. The other way round is [[noising]]."
     ),
     "direct logit attribution": (
         "The [[logit]] of one token split into what each component wrote to the [[residual stream]], with the final norm's "
@@ -44,9 +57,25 @@ TERMS = {
         "How undecided a distribution is, in nats: 0 when one token has all the probability, "
         "about 10.8 when 49,152 tokens share it alike."
     ),
+    "indirect effect": (
+        "What one state brings back of the answer: its probability in a [[corrupted run]] with that state [[restored]], less that in the "
+        "same corrupted run without (Meng et al., 2022)."
+    ),
+    "integrated gradients": (
+        "The gradient averaged over points between two runs instead of taken at one of them (Sundararajan et al., 2017): less wrong where "
+        "the metric is not straight."
+    ),
     "induction head": (
         "A head that finds where the current token stood before, attends to the token that came next then, and raises its [[logit]] "
         "(Olsson et al., 2022)."
+    ),
+    "path patching": (
+        "[[Patching]] what one head puts out, but only on its way to one later head or to the [[logits|logit]] (Wang et al., 2022): what "
+        "is told directly, without what others make of it."
+    ),
+    "patching": (
+        "Running the model with one internal state replaced by the one that it has on another prompt, and seeing what becomes of the "
+        "answer: what the state holds, and the answer depends on, comes with it (activation patching; Wang et al., 2022)."
     ),
     "prefix matching": (
         "How much of a head's attention goes to the tokens that followed earlier occurrences of the current one, as a share of "
@@ -67,8 +96,17 @@ TERMS = {
         "Reading an intermediate [[residual stream]] as if it were the last one, through the final norm and the [[unembedding]] "
         "(nostalgebraist, 2020). Early layers do not yet speak this language, so their words are to be taken with care."
     ),
+    "loss": "How badly a text is foretold: the mean of -ln p over its tokens, p being the probability each had, in nats a token.",
     "MLP": "The part of a layer that computes within one token: a wide hidden layer whose result is added to the stream.",
     "norm": "The length of a vector: the square root of the sum of its squares.",
+    "noising": (
+        "[[Patching]] a state of the corrupted run into the run on the clean prompt: does it take the answer away? It finds states that "
+        "the answer needs. The other way round is [[denoising]]."
+    ),
+    "normalised effect": (
+        "What a patch changes as a share of what changing the whole prompt changes. [[Denoising]]: patched less corrupted, over clean "
+        "less corrupted; [[noising]]: clean less patched, over the same. 0 is no effect, 1 all of it."
+    ),
     "null": (
         "What a measure comes to when what it looks for is taken away: weights dealt out at random, or the same places in shuffled "
         "text. A value says something only beside it."
@@ -82,13 +120,21 @@ TERMS = {
         "and keys by their positions it depends on the distance between them."
     ),
     "rank": "The place of a token when all tokens are sorted by probability. 0 is the top.",
+    "restored": (
+        "Put back, in a [[corrupted run]], to the value that it has in the [[clean run]]; everything after it is computed anew."
+    ),
     "residual stream": (
         "The vector that each token carries from layer to layer. It starts as the [[embedding]]; attention and MLPs read it and "
         "add to it, and at the end it is turned into [[logits|logit]]."
     ),
     "embedding": "The vector that stands for a token at the start: one row of a learned table, chosen by the token's id.",
+    "severed": (
+        "While a state of the [[residual stream]] is [[restored]], the later [[MLPs|MLP]] (or [[attention]]) of the same token are held "
+        "at what they put out in the [[corrupted run]]. What is then missing came back through them (Meng et al., 2022)."
+    ),
     "softmax": "Turns logits into probabilities: each is exp(logit), divided by the sum over all tokens.",
     "token": "A piece of text with a number, its id. Models read and write tokens; a common word is one, a rare one several.",
+    "total effect": "What corrupting the subject costs: the answer's probability in the [[clean run]], less that in the [[corrupted run]].",
     "tuned lens": (
         "A [[logit lens]] with a learned affine map for each layer, fitted so that reading that layer predicts the model's "
         "own output (Belrose et al., 2023)."

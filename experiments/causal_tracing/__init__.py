@@ -1,0 +1,1 @@
+"""Average indirect effects of states over facts that a model knows."""
