@@ -17,7 +17,7 @@ class Config:
     """
 
     model: str = "smollm2-135m"
-    facts: int = 20
+    facts: int = 12
     seed: int = 0
     asked_at_once: int = 32
     noise: float = 3.0

@@ -17,7 +17,7 @@ class Config:
     """
 
     model: str = "smollm2-135m"
-    pairs: int = 30
+    pairs: int = 40
     seed: int = 0
     asked_at_once: int = 16
     top: int = 10

@@ -1,7 +1,9 @@
 """Each head's effect on the logit difference, patched exactly and estimated from gradients, and how well the two agree."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,6 +17,7 @@ from experiments.ioi.pairs import Flip
 from interp.analyzers.activation_patching import activation_patching
 from interp.analyzers.activation_patching_result import ActivationPatchingResult
 from interp.analyzers.attribution_patching import attribution_patching
+from interp.files import write_bytes
 from interp.heads import Head
 from interp.maths.attribution_patching import rank_correlation
 from interp.maths.estimates import Estimates
@@ -66,7 +69,7 @@ class Heads:
 def measure(model: Model, flips: Sequence[Flip], config: Config, folder: Path, say: Callable[[str], None]) -> Heads:
     """Patches every head of the clean prompts into the corrupted ones, at all positions, exactly and by estimate.
 
-    A stopped exact sweep goes on from the checkpoint in ``folder``.
+    Finished sweeps lie in ``folder``, and an exact one that was stopped goes on from its checkpoint there.
     """
     prompts = ([flip.clean for flip in flips], [flip.corrupted for flip in flips])
     asked: dict[str, Any] = {
@@ -77,15 +80,15 @@ def measure(model: Model, flips: Sequence[Flip], config: Config, folder: Path, s
         "by": "head",
         "seed": config.seed,
     }
-    exact, whole = _timed(
-        "exact sweep", lambda: activation_patching(model, *prompts, checkpoint=folder / "exact.part", **asked), say
-    )
-    gradient, _ = _timed("gradient", lambda: attribution_patching(model, *prompts, check=0, **asked), say)
-    integrated, _ = _timed(
-        "integrated gradients",
-        lambda: attribution_patching(model, *prompts, check=0, steps=config.steps, **asked),
-        say,
-    )
+    calls: dict[str, Callable[[], ActivationPatchingResult]] = {
+        "exact sweep": lambda: activation_patching(model, *prompts, checkpoint=folder / "exact.part", **asked),
+        "gradient": lambda: attribution_patching(model, *prompts, check=0, **asked),
+        "integrated gradients": lambda: attribution_patching(model, *prompts, check=0, steps=config.steps, **asked),
+    }
+    digest = _digest(model, flips, config)
+    found = {name: _kept(name, call, folder, digest, say) for name, call in calls.items()}
+    exact, gradient, integrated = (Swept(name=n, effects=r.effects(SITE), seconds=s) for n, (r, s) in found.items())
+    whole = found["exact sweep"][0]
     return Heads(
         exact=exact,
         gradient=gradient,
@@ -96,11 +99,25 @@ def measure(model: Model, flips: Sequence[Flip], config: Config, folder: Path, s
     )
 
 
-def _timed(
-    name: str, call: Callable[[], ActivationPatchingResult], say: Callable[[str], None]
-) -> tuple[Swept, ActivationPatchingResult]:
+def _kept(
+    name: str, call: Callable[[], ActivationPatchingResult], folder: Path, digest: str, say: Callable[[str], None]
+) -> tuple[ActivationPatchingResult, float]:
+    """The result of a sweep and its seconds; what an earlier run with the same pairs, settings and weights has left is read."""
+    path = folder / f"{name.replace(' ', '-')}-{digest}.safetensors"
+    clock = path.with_suffix(".json")
+    if path.is_file() and clock.is_file():
+        return ActivationPatchingResult.load(path), json.loads(clock.read_text())
     start = perf_counter()
     result = call()
     seconds = perf_counter() - start
     say(f"{name}: {seconds:.1f} s")
-    return Swept(name=name, effects=result.effects(SITE), seconds=seconds), result
+    result.save(path)
+    write_bytes(clock, json.dumps(seconds).encode())
+    return result, seconds
+
+
+def _digest(model: Model, flips: Sequence[Flip], config: Config) -> str:
+    """What the sweeps depend on, as a part of their files' names."""
+    weights = model.source.weights_sha256 if model.source else model.name
+    whole = json.dumps([weights, config.steps, config.seed, [asdict(flip) for flip in flips]])
+    return hashlib.sha256(whole.encode()).hexdigest()[:12]

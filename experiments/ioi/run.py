@@ -1,6 +1,6 @@
 """``python -m experiments.ioi.run --prompts FILE [--quick]``: the heads of the indirect-object task, exactly and by estimate.
 
-The exact sweep keeps a checkpoint in out/, from which a run that was stopped goes on. Without ``--quick`` results.json and the tables of
+Each sweep goes to out/ and a run that was stopped goes on from there. Without ``--quick`` results.json and the tables of
 README.md are written beside this file; the exit code is then 1 where a figure is not what is expected.
 """
 

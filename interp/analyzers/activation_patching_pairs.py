@@ -147,8 +147,9 @@ def _check_answers(answers: Sequence[Answer], own: Sequence[tuple[int, ...]], *,
     shown = repr(text) if count == len(same) else f"{text!r} and others"
     chosen = "" if any(given[index] for index in same) else ", the model's own after the clean prompt"
     raise UsageError(
-        f"the target{where} ({shown}{chosen}) is also what the model ranks first after the corrupted prompt, so there is nothing to restore "
-        "(denoising) and nothing to break (noising); give another target, or a corrupted prompt that the model goes on with otherwise"
+        f"the target{where} ({shown}{chosen}) is also what the model ranks first after the corrupted prompt, so there is nothing to "
+        "restore (denoising) and nothing to break (noising); give another target, or a corrupted prompt that the model goes on with "
+        "otherwise"
     )
 
 

@@ -218,7 +218,9 @@ class _Patches:
         """The patch that makes a cell."""
         key = cell.layer, cell.head, cell.position, cell.start
         if key not in self._made:
-            self._made[key] = self._after_block(cell) if self._streams_wanted else patch_at(self._exchange, self._cut.site, cell)
+            self._made[key] = (
+                self._after_block(cell) if self._streams_wanted else patch_at(self._exchange, self._cut.site, cell)
+            )
         return self._made[key]
 
     def _after_block(self, cell: Cell) -> Patch:

@@ -2,12 +2,29 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tiny_models import FAMILIES, VARIANTS
+
 if TYPE_CHECKING:
     from interp.runner.model import Model
+
+CORE = ("gpt2", "llama", "gemma2", "gpt_neox", "bloom")
+"""Fused projections, grouped queries, post-norms, parallel blocks, one outside the AttentionInterface; other families are ``slow``."""
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what `make test` can leave to `make test-all`."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.parent == HERE and hasattr(item, "callspec"):
+            names = {item.callspec.params.get("name"), item.callspec.params.get("family_name")}
+            if names & {*FAMILIES, *VARIANTS} - {*CORE}:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

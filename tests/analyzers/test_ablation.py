@@ -12,6 +12,7 @@ from interp.analyzers.ablation_texts import pieces
 from interp.analyzers.ablation_units import SITES, UNITS, Component, components_of, without
 from interp.errors import ModelError, NumericsError, UsageError
 from interp.interventions import Patch
+from interp.maths.ablation import drawn_sources
 from interp.results import load_result
 from interp.runner.model import Model
 from interp.sites import Site
@@ -76,19 +77,19 @@ def test_resampling_takes_the_same_positions_of_the_drawn_texts(family, name: st
         model, PROMPTS, units=UNITS, method="resample", reference=pool, target=17, metric="log_prob", samples=3, seed=4
     )
     assert result.ablated["heads"].shape == (3, 3, 4, 3)
+    generator = torch.Generator().manual_seed(4)
+    drawn = drawn_sources([len(ids) for ids in PROMPTS], [len(text) for text in pool], 3, generator, same=False)
+    assert any(list(sources) != sorted(sources) for sources in drawn)
     for unit in UNITS:
         for component, at in each(result, unit):
             for index, ids in enumerate(PROMPTS):
-                wanted = set()
-                for text in (text for text in pool if len(text) >= len(ids)):
+                for source, got in zip(drawn[index], result.ablated[unit][index][at].tolist(), strict=True):
                     values = {
-                        part: list(oracle.output_of(name, model.hf, text, part, component.layer))
+                        part: list(oracle.output_of(name, model.hf, pool[source], part, component.layer))
                         for part in oracle.PARTS[unit]
                     }
                     logits = plain(name, model.hf, ids, component, values)[-1]
-                    wanted.add(round(float(logits.log_softmax(-1)[17]), 4))
-                for got in result.ablated[unit][index][at].tolist():
-                    assert min(abs(got - want) for want in wanted) < 2e-4, (component, index)
+                    assert got == pytest.approx(float(logits.log_softmax(-1)[17]), abs=1e-4), (component, index)
 
 
 @pytest.mark.parametrize("metric", ["probability", "log_prob", "logit_difference", "kl", "custom"])
@@ -238,7 +239,12 @@ def test_change_is_without_less_whole_with_intervals_over_prompts(family) -> Non
 
     model = family("llama")
     result = ablation(
-        model, PROMPTS, units=["heads", "layers"], method="resample", reference=[PROMPTS[0]] * 3, samples=2
+        model,
+        PROMPTS,
+        units=["heads", "layers"],
+        method="resample",
+        reference=[PROMPTS[0], PROMPTS[2], [8] * 11],
+        samples=2,
     )
     by_prompt = result.ablated["heads"].double().mean(-1) - result.whole.double()[:, None, None]
     want = mean_estimates(by_prompt)

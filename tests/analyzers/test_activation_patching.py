@@ -31,6 +31,8 @@ SECOND = ([7, 60, 61, 62, 9, 8, 77], [7, 60, 61, 20, 9, 8, 77])
 ANSWER, RIVAL = 7, 8
 FAMILIES = ["gpt2", "llama", "gemma2", "gpt_neox", "mixtral", "bloom", "gpt_neo"]
 """Absolute positions, grouped queries, post-norms and windows, parallel blocks, experts, and two outside the AttentionInterface."""
+SLOW = {"gpt_neox", "mixtral", "gpt_neo"}
+EVERY = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in FAMILIES]
 LACKS = {"gpt_neox": {"resid_mid"}, "bloom": {"attn.pattern"}, "gpt_neo": {"attn.pattern"}}
 BYS = tuple(AXES_BY)
 
@@ -68,7 +70,7 @@ def near(actual, wanted, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("by", BYS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_cell_is_the_plain_loops(family, name, by):
     model = family(name)
     sites = sites_for(name, by)
@@ -177,7 +179,7 @@ def test_pairs_of_several_lengths(family, by):
     assert together.to_frame().n_pairs.unique().tolist() == [3]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox", "mixtral", "bloom"])
+@pytest.mark.parametrize("name", EVERY[:-1])
 @pytest.mark.parametrize("by", BYS)
 def test_clean_into_clean_changes_nothing(family, name, by):
     """Every cell is run, nothing left out: the clean prompt's activations in the clean run."""
@@ -201,7 +203,7 @@ def test_clean_into_clean_changes_nothing(family, name, by):
         near(values, torch.full(values.shape, clean))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_everything_restored_is_the_clean_run(family, name):
     model = family(name)
     settings = {"target": 7, "against": 8, "sites": ["resid_pre", "resid_post"]}
@@ -565,6 +567,7 @@ def test_infinite_logits_are_refused():
 EIFFEL, COLOSSEUM = (f"The {place} is located in the city of" for place in ("Eiffel Tower", "Colosseum"))
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_cells_of_the_default_model_are_the_plain_loops(model):
     clean, corrupted = (model.tokens(text).ids for text in (EIFFEL, COLOSSEUM))

@@ -182,7 +182,7 @@ def test_a_real_interrupt_of_a_real_process(tmp_path: Path) -> None:
     for entry in cache_folder().iterdir():
         if entry.name != FOLDER:
             (cache / entry.name).symlink_to(entry)
-    command = [sys.executable, "-m", "interp_cli.main", *TRACE, "--samples", "4", "--json", *ON_CPU]
+    command = [sys.executable, "-m", "interp_cli.main", *TRACE, "--samples", "3", "--kinds", "resid", "--json", *ON_CPU]
     environment = {**os.environ, "INTERP_CACHE": str(cache), "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "120"}
     whole = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     ours, theirs = pty.openpty()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import interp
 import word_model
 from experiments.causal_tracing import run, traces
 from experiments.causal_tracing.averages import averages, by_place
@@ -145,6 +146,14 @@ def test_traces_are_kept_and_not_made_again(small, known, tmp_path, monkeypatch)
             traced(small, known[0], other, tmp_path)
     assert made.answer.ids == (first_token(small, known[0]),)
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_every_fact_has_noise_of_its_own(small, known, tmp_path):
+    fact = replace(known[0], number=41)
+    found = traced(small, fact, replace(TINY, seed=1), tmp_path)
+    asked = {"noise": TINY.noise, "samples": TINY.samples, "window": TINY.window, "kinds": TINY.kinds}
+    expected = interp.causal_trace(small, fact.prompt, fact.subject, first_token(small, fact), seed=42, **asked)
+    torch.testing.assert_close(found.restored_probability, expected.restored_probability, rtol=0, atol=0)
 
 
 def test_a_stopped_trace_goes_on_to_the_same_numbers(small, known, tmp_path, monkeypatch):

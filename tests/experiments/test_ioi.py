@@ -8,7 +8,7 @@ import torch
 
 import word_model
 from experiments.expected import Row, read_expected, table
-from experiments.ioi import run
+from experiments.ioi import heads, run
 from experiments.ioi.config import FOLDER, Config
 from experiments.ioi.figure import heads_figure
 from experiments.ioi.heads import Heads, Swept, measure
@@ -135,6 +135,20 @@ def test_the_exact_effects_are_those_of_plain_runs(small, flips, found):
     assert found.clean - found.corrupted == pytest.approx(denominator / 2, abs=1e-4)
 
 
+def test_finished_sweeps_are_kept_and_not_made_again(small, flips, found, tmp_path, monkeypatch):
+    made = measure(small, flips, TINY, tmp_path, lambda line: None)
+    for name in ("activation_patching", "attribution_patching"):
+        monkeypatch.setattr(heads, name, lambda *_, **__: pytest.fail("swept again"))
+    again = measure(small, flips, TINY, tmp_path, lambda line: None)
+    for name in ("exact", "gradient", "integrated"):
+        torch.testing.assert_close(getattr(again, name).values, getattr(made, name).values, rtol=0, atol=0)
+        assert getattr(again, name).seconds == getattr(made, name).seconds
+    assert (again.n_pairs, again.clean, again.corrupted) == (2, found.clean, found.corrupted)
+    for other in ((flips[:1], TINY), (flips, replace(TINY, steps=3))):
+        with pytest.raises(pytest.fail.Exception, match="swept again"):
+            measure(small, *other, tmp_path, lambda line: None)
+
+
 def test_the_estimates_are_close_where_little_changes(found):
     """A tiny random model is nearly linear in a single head."""
     assert found.correlation(found.gradient) > 0.5
@@ -152,17 +166,17 @@ def swept(name, rows):
 def test_top_heads_overlap_and_ranks():
     exact = swept("exact", [[0.1, -0.9, 0.0], [0.5, 0.2, 0.0]])
     guess = swept("guess", [[0.1, 0.8, 0.0], [0.3, 0.9, 0.0]])
-    heads = Heads(exact=exact, gradient=guess, integrated=exact, n_pairs=2, clean=1.0, corrupted=-1.0)
+    both = Heads(exact=exact, gradient=guess, integrated=exact, n_pairs=2, clean=1.0, corrupted=-1.0)
     assert exact.top(2) == (Head(0, 1), Head(1, 0))
     assert guess.top(2) == (Head(1, 1), Head(0, 1))
-    assert heads.overlap(guess, 2) == 1
+    assert both.overlap(guess, 2) == 1
     # ranks of 0.1, -0.9, 0.5, 0.2 are 2 1 4 3, those of 0.1, 0.8, 0.3, 0.9 are 1 3 2 4: 1 - 6 (1 + 4 + 4 + 1) / 60
-    assert heads.correlation(guess) == pytest.approx(0)
+    assert both.correlation(guess) == pytest.approx(0)
     assert (
-        lines(heads, 2)[2]
+        lines(both, 2)[2]
         == "| 1 | L0H1 -0.900 (+nan to +nan) | **L1H1** +0.900 (+nan to +nan) | L0H1 -0.900 (+nan to +nan) |"
     )
-    assert values(heads, 2)["gradient_overlap"] == 1
+    assert values(both, 2)["gradient_overlap"] == 1
 
 
 def test_the_figure_names_the_strongest_heads(found):

@@ -69,7 +69,7 @@ def test_the_sentences_say_where_the_stream_holds_the_difference_and_what_moves_
     assert (best.layer, best.position) == (1, 2)
     assert sentences(section) == [
         f"The logit difference (logits) of ␣Paris less ␣Rome is {clean:.3f} after the clean prompt and {amount(corrupted)} after the "
-        f"corrupted one, The Colosseum is in the city of: a difference of {clean - corrupted:+.3f}.",
+        f"corrupted one, “The Colosseum is in the city of”: a difference of {clean - corrupted:+.3f}.",
         "The residual stream restores half or more of the logit difference at ␣Tower → seum (position 2) in layers 0 to 5 (up to "
         f"{float(stream.value[first, 2]):.2f} in layer {first}) and ␣of (position 7) in layers 7 to 11 (up to "
         f"{float(stream.value[last, 7]):.2f} in layer {last}).",
@@ -129,6 +129,7 @@ def test_one_pair_is_the_prompt_of_the_page_and_its_tokens_are_selected() -> Non
     assert picture.versions["MLP output"].x.of == "token"
     best = result.strongest("resid_pre", 1)[0]
     assert picture.start == (best.layer, best.position)
+    assert patching(pairs=2).prompt is None
     linked = next(block for block in section.blocks if isinstance(block, LinkedTable))
     assert (linked.by, linked.columns) == ("token", ("site", "effect", "logit difference (logits)"))
     np.testing.assert_allclose(linked.lines[0].cells[1], result.effects("resid_pre").value.numpy(), rtol=1e-6)

@@ -88,7 +88,7 @@ def _runs(patched: Patched) -> Html:
         answer += [" less ", token(result.against[0].text)]
     start: list[Child] = [f"The {patched.metric_with_unit}", *([] if result.metric == "kl" else answer)]
     after = f" is {clean} after the clean prompt and {corrupted} after the corrupted one, "
-    return join([*start, after, quoted(result.corrupted[0].text)])
+    return join([*start, after, "“", quoted(result.corrupted[0].text), "”"])
 
 
 def _is_stream(patched: Patched, site: str) -> bool:
