@@ -191,3 +191,20 @@ def test_the_prompts_have_the_lengths_that_the_page_says(model):
     assert different[0].ids[0] != different[1].ids[0]
     for pair in Config().pairs:
         assert all(len(model.tokenizer.encode(answer)) == 1 for answer in (pair.answer, pair.against))
+
+
+def test_the_products_alone_are_those_of_the_sweep(small, monkeypatch):
+    work = PatchWork.of("row", small, PAIR, "position", (1, 1))
+    multiplied: list[int] = []
+    linear = torch.nn.functional.linear
+
+    def counted(x, weight, bias=None):
+        multiplied.append(x.numel() // weight.shape[1] * weight.numel())
+        return linear(x, weight, bias)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", counted)
+    patching.exact(work)
+    of_sweep = sum(multiplied)
+    multiplied.clear()
+    assert patching.products_alone(work, rounds=2) > 0
+    assert sum(multiplied) == 3 * of_sweep  # recorded once, multiplied twice

@@ -63,8 +63,7 @@ _SHORT = Traced(
     subject=_EIFFEL,
     kinds=("resid", "mlp", "attn"),
     every=(7, 1),
-    rounds=5,
-    whole=True,
+    rounds=2,
 )
 _FIRST = Traced(
     name="40 tokens, the subject the first four",
@@ -72,8 +71,8 @@ _FIRST = Traced(
     "the day on which it was opened, is located in the city of",
     subject=_EIFFEL,
     kinds=("resid",),
-    every=(7, 5),
-    rounds=3,
+    every=(15, 13),
+    rounds=1,
 )
 _MIDDLE = replace(
     _FIRST,
@@ -117,9 +116,9 @@ class Config:
     traces: tuple[Traced, ...] = (_SHORT, _FIRST, _MIDDLE)
     pairs: tuple[Pair, ...] = (_DIFFERENT, _LANDMARKS)
     patch_threads: int = 1
-    patch_rounds: int = 3
+    patch_rounds: int = 2
     patch_every: tuple[int, int] = (7, 1)
-    patch_whole: bool = True
+    patch_whole: bool = False
     fault_rounds: int = 7
     memory_tokens: int = 64
     starts: int = 2

@@ -7,10 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments.benchmarks.config import SEED, Config, Pair
-from experiments.benchmarks.harness import PEER_FAULTS, Side, Timing, check_equal, difference, measure, timed_check
+from experiments.benchmarks.harness import (
+    PEER_FAULTS,
+    Side,
+    Timing,
+    check_equal,
+    clock,
+    difference,
+    measure,
+    timed_check,
+)
 from experiments.benchmarks.rows import Row, timed_row
 from experiments.benchmarks.sides import OURS, copy_of
 from experiments.benchmarks.tracing import in_words, listed, spread
@@ -123,6 +132,32 @@ def ours(work: PatchWork) -> Side:
     )
 
 
+def products_alone(work: PatchWork, rounds: int = 3) -> float:
+    """Seconds of the matrix products of our sweep with nothing around them, at the sizes that it has them: the least of the rounds.
+
+    No sweep that multiplies as much can be faster.
+    """
+    sizes: list[tuple[nn.Linear, int]] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        assert isinstance(module, nn.Linear), "hooked for that"
+        sizes.append((module, args[0].numel() // module.in_features))
+
+    handles = [m.register_forward_hook(note) for m in work.model.hf.modules() if isinstance(m, nn.Linear)]
+    try:
+        exact(work)
+    finally:
+        for handle in handles:
+            handle.remove()
+    inputs = {(m.in_features, rows): torch.randn(rows, m.in_features) for m, rows in sizes}
+
+    def multiply() -> None:
+        for module, rows in sizes:
+            nn.functional.linear(inputs[module.in_features, rows], module.weight)
+
+    return min(clock(multiply) for _ in range(rounds))
+
+
 def transformer_lens(work: PatchWork) -> Side:
     """TransformerLens' ``get_act_patch_resid_pre`` or ``get_act_patch_attn_head_out_all_pos``; ImportError where it is absent.
 
@@ -191,6 +226,11 @@ def _row(work: PatchWork, config: Config, goal: Mapping[str, Any], failures: lis
         far = check_equal(side, peer, TOLERANCE, difference)  # and a warm-up
         timings: dict[tuple[str, str], Timing] = measure([side], peer, config.patch_rounds, seed=SEED, warm_up=0)
         text = _note(work, far)
+        alone = products_alone(work)
+        text += (
+            f" The matrix products of our sweep, with nothing around them, take {alone:.2f} s: "
+            f"{alone / timings[peer.key].seconds.median:.3f} of the other's time."
+        )
         if config.patch_whole:
             far, seconds = timed_check(ours(work.whole), transformer_lens(work.whole), TOLERANCE, difference)
             text += (

@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -50,14 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.fresh:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
     model = load(config.model, device="cpu", dtype="float32")
     facts, found = trace_all(model, config, asked.facts, folder)
     drawing = averages_figure(found, config.window)
     page = drawing.to_html(include_plotlyjs=True, div_id="averages", config={"displayModeBar": False})
     write_bytes(folder / "averages.html", page.encode())
     figures = rows(values(found), read_expected(EXPECTED))
-    data = _json(config, model, facts, found, figures, time.perf_counter() - began)
+    data = _json(config, model, facts, found, figures)
     write_bytes(folder / "results.json" if asked.quick else RESULTS, data.encode())
     if not asked.quick:
         put_into(PAGE, {"places": lines(found), "figures": table(figures)})
@@ -77,7 +75,7 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _json(config: Config, model: Model, asked: Asked, found: Averages, figures: Sequence[Row], seconds: float) -> str:
+def _json(config: Config, model: Model, asked: Asked, found: Averages, figures: Sequence[Row]) -> str:
     def kept(tensor: torch.Tensor) -> list[Any]:
         return [[None if value != value else round(value, 5) for value in row] for row in tensor.tolist()]
 
@@ -86,7 +84,6 @@ def _json(config: Config, model: Model, asked: Asked, found: Averages, figures: 
         "config": config.to_json(),
         "weights_sha256": model.source.weights_sha256 if model.source else None,
         "threads": torch.get_num_threads(),
-        "seconds": round(seconds, 1),
         "facts": {"asked": asked.n_asked, "known": [fact.number for fact in asked.known]},
         "figures": [asdict(row) | {"met": row.met} for row in figures],
         "clean": asdict(found.clean),

@@ -33,7 +33,7 @@ def heads_figure(found: Heads) -> go.Figure:
         "yaxis": style.value_axis("layer", range=[-0.5, exact.shape[0] - 0.5]),
     }
     both = [swept.values.abs().max() for swept in (found.exact, found.gradient, found.integrated)]
-    span = 1.1 * float(max(both))
+    span = 1.25 * float(max(both))
     notes = [_title("exact effect of each head", _DOMAINS[0])]
     for number, swept in enumerate((found.gradient, found.integrated), 2):
         traces += _points(found.exact, swept, str(number))

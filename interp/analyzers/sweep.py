@@ -104,11 +104,9 @@ def _read(metrics: Sequence[Metric], positions: Sequence[int], logits: Tensor, p
     """Each metric of some rows, from the logits at ``positions``."""
     scores = []
     for metric in metrics:
-        if tuple(positions) == metric.positions:  # no copy: those of every position of a text are large
-            chosen = logits
-        else:
-            chosen = logits[:, [positions.index(position) for position in metric.positions]]
-        scores.append(metric.score(chosen, prompts).float())
+        columns = [positions.index(position) for position in metric.positions]
+        every = columns == list(range(len(positions)))  # then no copy of so many numbers
+        scores.append(metric.score(logits if every else logits[:, columns], prompts).float())
     return torch.stack(scores, -1)
 
 
