@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -195,9 +196,9 @@ def transformer_lens(work: Work) -> Iterator[Side]:
 
 def nnsight(work: Work) -> Iterator[Side]:
     """Nnsight's traces of a copy of the model. Raises ImportError where it is not installed (the ``bench`` extra has it)."""
-    from nnsight import NNsight, save
-
-    model: Any = NNsight(copy_of(work.model.hf))
+    package = import_module("nnsight")  # by name: the type checker runs where it is not installed, too
+    save: Any = package.save
+    model: Any = package.NNsight(copy_of(work.model.hf))
     ids, stop, start = work.ids, work.stop, work.start
     blocks = model.model.layers
 
