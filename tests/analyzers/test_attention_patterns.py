@@ -340,3 +340,11 @@ def test_a_thousand_tokens_need_no_more_than_a_gigabyte(model):
     found = re.fullmatch(r"(\d+)\n", done.stdout)
     assert found
     assert int(found[1]) < 1000  # 550 MB where it was written
+
+
+def test_a_prompt_of_one_token_is_told_to_look_at_itself():
+    told = []
+    result = attention_patterns(Model(build("llama"), notify=told.append), [5])
+    assert told == ["the prompt has one token, which can only look at itself; give two or more"]
+    assert result.patterns.shape == (3, 4, 1)
+    assert result.patterns.min() == result.patterns.max() == 1
