@@ -21,6 +21,7 @@ from interp.analyzers.metrics import METRICS, UNITS, MetricLike
 from interp.checkpoint import Checkpoint
 from interp.errors import UsageError, unknown
 from interp.models.cache import Step
+from interp.models.progress import silent
 from interp.runner.batch import is_single_prompt
 from interp.runner.model import Model
 from interp.sites import read_layer
@@ -110,7 +111,7 @@ def ablation(
         positions=_positions(items, positions),
         samples=samples if method == "resample" else 1,
         seed=seed,
-        step=progress or _unwatched,
+        step=progress or silent,
     )
     with Checkpoint(checkpoint, {} if checkpoint is None else work.key()) as kept:
         whole, ablated = work.run(kept)
@@ -210,7 +211,3 @@ def _positions(items: Sequence[Item], positions: int | Sequence[int] | None) -> 
 
 def _indices(given: int | Sequence[int]) -> tuple[int, ...]:
     return (given,) if isinstance(given, int) else tuple(given)
-
-
-def _unwatched(what: str, done: int, total: int | None) -> None:
-    """Progress that nobody sees."""

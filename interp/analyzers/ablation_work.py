@@ -17,6 +17,7 @@ from interp.checkpoint import Checkpoint
 from interp.errors import UsageError
 from interp.maths.ablation import PlaceMeans, drawn_sources, place_sums
 from interp.models.cache import Step
+from interp.models.progress import silent
 from interp.runner.model import Model
 from interp.runner.plan import Capture
 from interp.runner.run import Run
@@ -162,7 +163,7 @@ class Ablating:
         if item.question is None:
             run, metric = self.model.run(item.tokens, resumable=True, logits=False), item.metric(self.metric, None)
             nothing = Part(name="whole", rows=[[]], prompts=[0], start=self._start)
-            found = sweep(run, [nothing], [metric], what="", progress=_unwatched, kept=Checkpoint(None, {}))
+            found = sweep(run, [nothing], [metric], what="", progress=silent, kept=Checkpoint(None, {}))
             return run, found["whole"], metric
         n_logits = 1 if callable(self.metric) else item.question.n_answer
         run = self.model.run(item.tokens, resumable=True, logits=list(range(-n_logits, 0)))
@@ -215,7 +216,3 @@ def _known(kept: Checkpoint, name: str) -> Tensor:
     part = kept.get(name)
     assert part is not None, f"the part {name} was measured"
     return part
-
-
-def _unwatched(what: str, done: int, total: int | None) -> None:
-    """Progress that nobody sees."""

@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.analyzers.activation_patching_pairs import PromptPair, Targets, read_pairs
+from interp.analyzers.activation_patching_pairs import PromptPair, Targets, checked_metric, read_pairs
 from interp.analyzers.activation_patching_result import AXES_BY, ActivationPatchingResult
 from interp.analyzers.activation_patching_sweep import Cut, Exchange, Group, captures_of, patched_metric
 from interp.analyzers.answers import Question
-from interp.analyzers.metrics import METRICS, Metric, MetricLike, metric_of
+from interp.analyzers.metrics import Metric, MetricLike, metric_of
 from interp.analyzers.sweep import read_metrics, request_key
 from interp.checkpoint import Checkpoint
 from interp.errors import MemoryLimitError, UsageError, unknown
 from interp.interventions import Patch
-from interp.maths.patching import DIRECTIONS, SMALLEST_DIFFERENCE
+from interp.maths.patching import SMALLEST_DIFFERENCE
 from interp.models.cache import Step
+from interp.models.progress import silent
 from interp.runner.model import Model
 from interp.runner.plan import Plan
 from interp.runner.run import Run
@@ -87,20 +88,13 @@ def activation_patching(
     """
     chosen = checked_sites(model, sites, by)
     wanted = checked_layers(model, layers, chosen)
-    if direction not in DIRECTIONS:
-        raise unknown("direction", direction, DIRECTIONS)
-    if not 0 < confidence < 1:
-        raise UsageError(f"confidence is {confidence}; valid: between 0 and 1, both excluded")
-    spec = metric if metric is not None else "probability" if against is None else "logit_difference"
-    if isinstance(spec, str) and spec not in METRICS:
-        raise unknown("metric", spec, METRICS)
-    scored = spec in ("probability", "log_prob", "logit_difference")
-    pairs = read_pairs(model, clean, corrupted, target, against, scored=scored, weighed=spec == "logit_difference")
+    spec = checked_metric(metric, against, direction=direction, confidence=confidence)
+    pairs = read_pairs(model, clean, corrupted, target, against, spec)
     if "position" in AXES_BY[by]:
         check_one_length(pairs, by)
     cuts = [Cut.of(model, site, by, wanted) for site in chosen]
     with Checkpoint(checkpoint, _key(model, pairs, spec, chosen, by, direction, wanted)) as kept:
-        work = _Work(model, pairs, spec, cuts, direction, wanted, kept, progress or _unwatched)
+        work = _Work(model, pairs, spec, cuts, direction, wanted, kept, progress or silent)
         measured = work.done()
     result = ActivationPatchingResult(
         provenance=model.provenance(seed=seed),
@@ -296,7 +290,3 @@ def _tell(model: Model, result: ActivationPatchingResult) -> None:
             f"the {result.metric} of the clean and of the corrupted prompts do not differ on average; effects are NaN, the metric "
             "of every patch is in the result"
         )
-
-
-def _unwatched(what: str, done: int, total: int | None) -> None:
-    """Progress that nobody follows."""

@@ -7,7 +7,9 @@ from numbers import Integral
 from typing import Any, cast
 
 from interp.analyzers.answers import Answer, AnswerLike, Question, ask, continued, read_answer
-from interp.errors import NumericsError, UsageError
+from interp.analyzers.metrics import METRICS, MetricLike
+from interp.errors import NumericsError, UsageError, unknown
+from interp.maths.patching import DIRECTIONS
 from interp.runner.batch import is_single_prompt
 from interp.runner.model import Model
 from interp.tokens import Tokens, leading_space_hint
@@ -36,15 +38,31 @@ class PromptPair:
         return len(self.clean.prompt)
 
 
+def checked_metric(metric: MetricLike | None, against: Targets, *, direction: str, confidence: float) -> MetricLike:
+    """The metric of a call: by default the logit difference where the answer is weighed ``against`` another, else the probability.
+
+    Raises UsageError for an unknown metric or direction, or a confidence that is none.
+    """
+    if direction not in DIRECTIONS:
+        raise unknown("direction", direction, DIRECTIONS)
+    if not 0 < confidence < 1:
+        raise UsageError(f"confidence is {confidence}; valid: between 0 and 1, both excluded")
+    chosen = metric if metric is not None else "probability" if against is None else "logit_difference"
+    if isinstance(chosen, str) and chosen not in METRICS:
+        raise unknown("metric", chosen, METRICS)
+    return chosen
+
+
 def read_pairs(
-    model: Model, clean: Any, corrupted: Any, target: Targets, against: Targets, *, scored: bool, weighed: bool
+    model: Model, clean: Any, corrupted: Any, target: Targets, against: Targets, metric: MetricLike
 ) -> tuple[PromptPair, ...]:
     """The pairs that ``clean`` and ``corrupted`` make: one prompt each, or as many.
 
     A target that is not given is what the model ranks first after the clean prompt; where the answer is ``weighed`` against another one,
-    that is by default what it ranks first after the corrupted prompt. Where the answer is ``scored``, one that is also the model's own
-    after the corrupted prompt is refused.
+    that is by default what it ranks first after the corrupted prompt. Where the metric scores the answer, one that is also the
+    model's own after the corrupted prompt is refused.
     """
+    scored, weighed = metric in ("probability", "log_prob", "logit_difference"), metric == "logit_difference"
     sides = _prompts(model, clean, corrupted)
     single = is_single_prompt(clean)
     _check_tokens(sides)

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from interp.analyzers.activation_patching import check_one_length, checked_layers, checked_sites, groups_of
-from interp.analyzers.activation_patching_pairs import Targets, read_pairs
+from interp.analyzers.activation_patching_pairs import Targets, checked_metric, read_pairs
 from interp.analyzers.activation_patching_result import AXES_BY
 from interp.analyzers.activation_patching_sweep import Cell, Cut, Group
 from interp.analyzers.attribution_patching_result import AttributionPatchingResult, CheckedCells, agreement
 from interp.analyzers.attribution_patching_work import Slopes, fitting
-from interp.analyzers.metrics import METRICS, Metric, MetricLike
-from interp.errors import UsageError, unknown
-from interp.maths.patching import DIRECTIONS
+from interp.analyzers.metrics import Metric, MetricLike
+from interp.errors import UsageError
 from interp.models.cache import Step
 from interp.models.progress import silent
 from interp.runner.model import Model
@@ -86,20 +85,13 @@ def attribution_patching(
         raise UsageError(f"check is {check}; give 0 (no cell is checked) or more")
     chosen = checked_sites(model, sites, by)
     wanted = checked_layers(model, layers, chosen)
-    if direction not in DIRECTIONS:
-        raise unknown("direction", direction, DIRECTIONS)
-    if not 0 < confidence < 1:
-        raise UsageError(f"confidence is {confidence}; valid: between 0 and 1, both excluded")
-    spec = metric if metric is not None else "probability" if against is None else "logit_difference"
-    if isinstance(spec, str) and spec not in METRICS:
-        raise unknown("metric", spec, METRICS)
+    spec = checked_metric(metric, against, direction=direction, confidence=confidence)
     if spec == "kl" and direction == "noising" and steps == 1:
         raise UsageError(
             "the gradient of 'kl' is zero at the clean run, where the divergence is least, so noising cannot be estimated from it; "
             "give steps=10, direction='denoising' or another metric"
         )
-    scored = spec in ("probability", "log_prob", "logit_difference")
-    pairs = read_pairs(model, clean, corrupted, target, against, scored=scored, weighed=spec == "logit_difference")
+    pairs = read_pairs(model, clean, corrupted, target, against, spec)
     if "position" in AXES_BY[by]:
         check_one_length(pairs, by)
     cuts = [Cut.of(model, site, by, wanted) for site in chosen]

@@ -27,6 +27,7 @@ from interp.analyzers.sweep import read_metrics, request_key, sweep
 from interp.checkpoint import Checkpoint
 from interp.errors import NumericsError, UsageError, unknown
 from interp.models.cache import Step
+from interp.models.progress import silent
 from interp.prompts import PromptLike
 from interp.runner.model import Model
 from interp.runner.run import Run
@@ -142,7 +143,7 @@ def causal_trace(
             [item.part for item in cells],
             metrics,
             what="causal trace",
-            progress=progress or _unwatched,
+            progress=progress or silent,
             kept=kept,
         )
     restored = filled(cells, values, base, chosen, model.atlas.n_layers, len(tokens))
@@ -232,7 +233,3 @@ def _tell(model: Model, result: CausalTraceResult) -> None:
             f"corrupting the subject does not clearly lower the probability of {result.answer.text!r} ({result.clean_probability:.4f} "
             f"clean, {result.corrupted().value:.4f} corrupted): there is little to restore"
         )
-
-
-def _unwatched(what: str, done: int, total: int | None) -> None:
-    """Progress that nobody follows."""

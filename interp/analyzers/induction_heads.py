@@ -17,6 +17,7 @@ from interp.analyzers.induction_verdict import judged
 from interp.errors import ModelError, UsageError
 from interp.heads import Head, HeadLike, heads_of
 from interp.models.cache import Step
+from interp.models.progress import silent
 from interp.runner.model import Model
 
 _NULL_DRAWS = 100
@@ -98,7 +99,7 @@ def induction_heads(
         draws=draws,
         seed=seed,
         generator=generator,
-        step=progress or _unwatched,
+        step=progress or silent,
     )
     return search.run(chosen, scan_only)
 
@@ -189,7 +190,3 @@ class _Search:
             not_measured=tuple(self.not_measured),
             **(nothing | measured),
         )
-
-
-def _unwatched(what: str, done: int, total: int | None) -> None:
-    """Progress that nobody sees."""

@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 
 from interp.analyzers.activation_patching import groups_of
-from interp.analyzers.activation_patching_pairs import PromptPair, Targets, read_pairs
+from interp.analyzers.activation_patching_pairs import PromptPair, Targets, checked_metric, read_pairs
 from interp.analyzers.activation_patching_sweep import Group
-from interp.analyzers.metrics import METRICS, Metric, MetricLike, metric_of
+from interp.analyzers.metrics import Metric, MetricLike, metric_of
 from interp.analyzers.path_patching_ends import LOGITS, ReceiverLike, read_receivers, read_senders
 from interp.analyzers.path_patching_result import PathPatchingResult
 from interp.analyzers.path_patching_rows import Paths, Reading
 from interp.analyzers.sweep import read_metrics, request_key, sweep, tokens_at_once
 from interp.checkpoint import Checkpoint
-from interp.errors import MemoryLimitError, UsageError, unknown
+from interp.errors import MemoryLimitError, UsageError
 from interp.heads import Head, HeadLike
-from interp.maths.patching import DIRECTIONS
 from interp.models.cache import Step
 from interp.models.progress import silent
 from interp.runner.model import Model
@@ -85,15 +84,8 @@ def path_patching(
     atlas = model.atlas
     receivers = read_receivers(receiver, atlas.n_layers, atlas.n_heads, atlas.n_kv_heads)
     senders = read_senders(sender, receivers, atlas.n_layers, atlas.n_heads)
-    if direction not in DIRECTIONS:
-        raise unknown("direction", direction, DIRECTIONS)
-    if not 0 < confidence < 1:
-        raise UsageError(f"confidence is {confidence}; valid: between 0 and 1, both excluded")
-    spec = metric if metric is not None else "probability" if against is None else "logit_difference"
-    if isinstance(spec, str) and spec not in METRICS:
-        raise unknown("metric", spec, METRICS)
-    scored = spec in ("probability", "log_prob", "logit_difference")
-    pairs = read_pairs(model, clean, corrupted, target, against, scored=scored, weighed=spec == "logit_difference")
+    spec = checked_metric(metric, against, direction=direction, confidence=confidence)
+    pairs = read_pairs(model, clean, corrupted, target, against, spec)
     places = None if positions is None else (positions,) if isinstance(positions, int) else tuple(positions)
     for pair in pairs:
         _columns(pair, places)  # refuses a position that a prompt lacks before anything runs

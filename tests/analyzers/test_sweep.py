@@ -11,6 +11,7 @@ from interp.analyzers.sweep import Part, read_metrics, request_key, sweep, token
 from interp.checkpoint import Checkpoint
 from interp.errors import MemoryLimitError, NumericsError, UsageError
 from interp.interventions import Patch, Scale
+from oracles.runner import counted_calls
 
 OTHER = [7, 9, 33, 2, 12, 60, 8, 90, 17, 3]
 
@@ -121,11 +122,14 @@ def test_every_row_of_a_sweep_has_the_metrics_of_a_full_forward(family, ids, tmp
 
 def test_a_stopped_sweep_goes_on_to_the_identical_numbers(family, ids, tmp_path) -> None:
     model = family("llama")
-    whole, *_ = swept(model, [ids, OTHER], tmp_path)
+    with counted_calls([model.hf]) as calls:
+        whole, *_ = swept(model, [ids, OTHER], tmp_path)
     with pytest.raises(KeyboardInterrupt):
         swept(model, [ids, OTHER], tmp_path, stop_at=12)
-    again, _, _, told = swept(model, [ids, OTHER], tmp_path)
-    assert told[1] == (6, 18)  # the first part came from the file
+    with counted_calls([model.hf]) as fewer:
+        again, _, _, told = swept(model, [ids, OTHER], tmp_path)
+    assert told[1] == (6, 18)
+    assert fewer[0] == calls[0] - 1  # the first part came from the file and was not run
     for name, values in whole.items():
         assert torch.equal(again[name], values)
     assert list(tmp_path.iterdir()) == []
