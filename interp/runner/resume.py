@@ -8,7 +8,7 @@ passed over, and rows of the batch that start at a higher layer join when the fo
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,10 @@ from interp.cache import ActivationCache
 from interp.errors import UsageError
 from interp.interventions import Intervention
 from interp.models.atlas import module_at
-from interp.runner.batch import Batch
 from interp.runner.forward import forward
 from interp.runner.last_block import only_at
 from interp.runner.plan import Logits, Plan, Request, logit_columns
+from interp.runner.rows import Locator, Row, shared
 from interp.runner.session import Session, blank_padding
 from interp.runner.snapshot import PrefixLayer, Snapshot
 
@@ -55,17 +55,6 @@ class Resumed:
     cache: ActivationCache
     first_position: int
     values: Float[Tensor, "batch ..."] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """One row to resume: where it starts, which prompt it is based on, and its changes."""
-
-    index: int
-    prompt: int
-    layer: int
-    position: int
-    interventions: tuple[Intervention, ...] = field(default=())
 
 
 def resume(
@@ -100,7 +89,7 @@ def resume(
     if len(origin) != len(rows) or not all(0 <= prompt < len(run.tokens) for prompt in origin):
         raise UsageError(f"prompts must give one of 0 to {len(run.tokens) - 1} for each of the {len(rows)} rows")
     captures = bool(Plan(model.sites).capture(capture))
-    locate = _Locator(model, snapshot.batch, start, early=not captures)
+    locate = Locator(model, snapshot.batch, start, early=not captures)
     layout = [locate.row(i, origin[i], row) for i, row in enumerate(rows)]
     earliest = min((row.position for row in layout), default=0)
     parts: dict[int, Tensor] = {}
@@ -134,38 +123,7 @@ class _Asked:
     read: Read | None
 
 
-class _Locator:
-    """Where a row has to start: the lowest layer and earliest position that its interventions touch."""
-
-    def __init__(self, model: "Model", batch: Batch, start: tuple[int, int] | None, *, early: bool) -> None:
-        self._model, self._batch, self._start, self._early = model, batch, start, early
-        self._known: dict[tuple[int, int], tuple[int, int]] = {}  # by intervention and length of the prompt
-        n_layers = model.atlas.n_layers
-        if start is not None and not (0 <= start[0] <= n_layers and 0 <= start[1] < batch.n_pos):
-            raise UsageError(
-                f"start {start} is out of range; valid: layers 0 to {n_layers}, positions 0 to {batch.n_pos - 1}"
-            )
-
-    def row(self, index: int, prompt: int, changes: Intervention | Sequence[Intervention]) -> _Row:
-        """The row with its start."""
-        interventions = (changes,) if isinstance(changes, Intervention) else tuple(changes)
-        length = self._batch.lengths[prompt]
-        starts = [self._reach(intervention, length) for intervention in interventions]
-        starts += [] if self._start is None else [self._start]
-        layer = min((layer for layer, _ in starts), default=self._model.atlas.n_layers)
-        position = min((position for _, position in starts), default=length)
-        return _Row(index, prompt, layer, min(position, length - 1), interventions)
-
-    def _reach(self, intervention: Intervention, length: int) -> tuple[int, int]:
-        key = id(intervention), length
-        if key not in self._known:
-            plan = Plan(self._model.sites)
-            plan.intervene(intervention, (length,), early=self._early)
-            self._known[key] = plan.first_layer(), plan.first_position(length)
-        return self._known[key]
-
-
-def _groups(layout: Sequence[_Row], *, together: bool) -> Iterator[list[_Row]]:
+def _groups(layout: Sequence[Row], *, together: bool) -> Iterator[list[Row]]:
     """Rows that run in one forward: those that start at the same position, or all.
 
     Rows that change the embeddings run apart: the model makes its mask for as many rows as enter there.
@@ -179,7 +137,7 @@ def _groups(layout: Sequence[_Row], *, together: bool) -> Iterator[list[_Row]]:
 def _run_group(
     model: "Model",
     snapshot: Snapshot,
-    group: list[_Row],
+    group: list[Row],
     asked: _Asked,
     token_budget: int,
     progress: Callable[[int], None],
@@ -211,33 +169,13 @@ def _run_group(
         progress(len(chunk))
 
 
-def _shared(chunk: Sequence[_Row]) -> Iterator[tuple[Intervention, list[int]]]:
-    """The interventions of some rows, each with the places of the rows that share it.
-
-    At one site every row keeps the order of its own interventions: where another row had them the other way round, they stay apart.
-    """
-    found: list[tuple[Intervention, list[int]]] = []
-    known: dict[int, int] = {}
-    for place, row in enumerate(chunk):
-        last: dict[str, int] = {}
-        for intervention in row.interventions:
-            index = known.get(id(intervention), -1)
-            if index <= last.get(intervention.site, -1) or not intervention.rowwise:
-                index = len(found)
-                found.append((intervention, []))
-                known[id(intervention)] = index
-            found[index][1].append(place)
-            last[intervention.site] = index
-    yield from found
-
-
-def _run_chunk(model: "Model", snapshot: Snapshot, chunk: list[_Row], asked: _Asked) -> tuple[Tensor | None, Session]:
+def _run_chunk(model: "Model", snapshot: Snapshot, chunk: list[Row], asked: _Asked) -> tuple[Tensor | None, Session]:
     atlas, batch, first, logits = model.atlas, snapshot.batch, asked.first, asked.logits
     prompts = [row.prompt for row in chunk]
     lengths = [batch.lengths[prompt] for prompt in prompts]
     plan = Plan(model.sites)
     captured = plan.capture(asked.capture)
-    for intervention, places in _shared(chunk):
+    for intervention, places in shared(chunk):
         changed = [prompts[place] for place in places]
         plan.intervene(
             intervention,
