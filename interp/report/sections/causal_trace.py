@@ -2,14 +2,22 @@
 
 from typing import Any
 
-import numpy as np
-
-from interp.analyzers.causal_trace_sites import Site, best_layers, half_back_from, lowered
+from interp.analyzers.causal_trace_sites import best_layers, lowered
 from interp.figures.causal_trace import TraceMap, trace_lines, trace_lines_follow, trace_map
-from interp.maths.estimates import Estimate
-from interp.report.blocks import Axis, Block, Finding, Line, LinkedTable, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Block, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Child, Html, element, join, token
-from interp.report.sections.numbers import signed
+from interp.report.sections.causal_trace_words import (
+    answer_token,
+    bounds_of,
+    change_of,
+    findings,
+    layers_of,
+    number_of,
+    place_of,
+    samples_of,
+    spread_of,
+    without_interval,
+)
 
 _LABELS = {
     "resid": "Stream",
@@ -44,7 +52,7 @@ def build(result: Any, prompt: str) -> Section | None:
         lead=lead,
         place=70,
         blocks=blocks,
-        findings=_findings(result),
+        findings=findings(result),
     )
 
 
@@ -52,12 +60,14 @@ def _runs(result: Any) -> Table:
     """Clean, corrupted and what was lost, by both measures."""
     rows: list[list[Child]] = []
     for name, read in (
-        ("clean", lambda measure: _exact(result.clean(measure))),
+        ("clean", lambda measure: without_interval(result.clean(measure))),
         ("corrupted", result.corrupted),
         ("lost (total effect)", result.total_effect),
     ):
         probability, logits = read("probability"), read("logit_difference")
-        rows.append([name, _number(probability.value), _bounds(probability), _number(logits.value), _bounds(logits)])
+        rows.append(
+            [name, number_of(probability.value), bounds_of(probability), number_of(logits.value), bounds_of(logits)]
+        )
     interval = f"{result.confidence:.0%} interval"
     return Table(
         columns=("run", "probability", interval, "logit difference", interval),
@@ -73,7 +83,7 @@ def _asked(result: Any) -> Html:
     return element(
         "p",
         "The answer is ",
-        _answer(result.answer),
+        answer_token(result.answer),
         "; the logit difference is ",
         *first,
         ". Garbled: ",
@@ -92,7 +102,7 @@ def _corruption(result: Any) -> list[Child]:
         f"noise of {result.noise:g} standard deviations of the embeddings ({result.noise:g} × {result.noise_std:.3g}) "  # noqa: RUF001
         "added to the embeddings of ",
         subject,
-        f", {_samples(result)}",
+        f", {samples_of(result)}",
     ]
 
 
@@ -182,7 +192,7 @@ def _lines(result: Any, prompt: str) -> Picture:
         )
     caption = (
         f"The selected token, layer by layer, between the corrupted and the clean run. Bands are {result.confidence:.0%} intervals over "
-        f"{_samples(result)}."
+        f"{samples_of(result)}."
     )
     return Picture(versions=versions, caption=caption, prompt=prompt, start=_start(result))
 
@@ -194,11 +204,11 @@ def _severed(result: Any) -> list[Block]:
     if "resid" not in result.kinds or not kinds or not lowered(result):
         return []
     (site, *_) = best_layers(result, "resid", result.subject_positions)
-    parts: list[Child] = ["At ", _place(result, site.position), f" after layer {site.layer} the stream brings back "]
-    parts.append(f"{_number(site.effect.value)}{_spread(result, site.effect)}")
+    parts: list[Child] = ["At ", place_of(result, site.position), f" after layer {site.layer} the stream brings back "]
+    parts.append(f"{number_of(site.effect.value)}{spread_of(result, site.effect)}")
     for kind in kinds:
         effect = result.indirect_effect(kind).at(site.layer, site.position)
-        parts.append(f"; with its later {cut[kind]} severed {_number(effect.value)}{_spread(result, effect)}")
+        parts.append(f"; with its later {cut[kind]} severed {number_of(effect.value)}{spread_of(result, effect)}")
     return [element("p", *parts, ".", class_="lead")]
 
 
@@ -231,11 +241,11 @@ def _sites(result: Any) -> Table:
     rows: list[list[Child]] = [
         [
             _LABELS[kind],
-            _place(result, site.position),
-            _layers(site),
-            _number(site.restored.value),
-            _signed(site.effect.value),
-            _bounds(site.effect),
+            place_of(result, site.position),
+            layers_of(site),
+            number_of(site.restored.value),
+            change_of(site.effect.value),
+            bounds_of(site.effect),
         ]
         for kind in result.kinds
         for site in best_layers(result, kind)[:_SHOWN]
@@ -249,133 +259,3 @@ def _sites(result: Any) -> Table:
             "cell; a best cell is chosen among many, which flatters it a little."
         ),
     )
-
-
-def _findings(result: Any) -> tuple[Finding, ...]:
-    """What was lost, then the strongest site of each kind; none where nothing was lost."""
-    total, corrupted = result.total_effect(), result.corrupted()
-    what = "noise" if result.corruption == "noise" else "other text"
-    subject = join([token(result.prompt.pieces[position]) for position in result.subject_positions], " ")
-    moved: list[Child] = [
-        f" {_number(result.clean_probability)} without it and {_number(corrupted.value)}{_spread(result, corrupted)} with it"
-    ]
-    if not lowered(result):
-        text = join(
-            [
-                f"With {what} in place of " if what == "other text" else "With noise on ",
-                subject,
-                " the answer ",
-                _answer(result.answer),
-                " is not measurably less likely:",
-                *moved,
-                "; so no state is named.",
-            ]
-        )
-        return (Finding(text=text, rank=30),)
-    text = join(
-        [
-            f"With {what} in place of " if what == "other text" else "With noise on ",
-            subject,
-            " the model loses the answer ",
-            _answer(result.answer),
-            ": its probability is",
-            *moved,
-            ".",
-        ]
-    )
-    found = [Finding(text=text, rank=30)]
-    found += [Finding(text=sentence, rank=31) for sentence in _claims(result, total)]
-    return tuple(found)
-
-
-def _claims(result: Any, total: Estimate) -> list[Html]:
-    """The early site of the stream, its late one, and the best window of MLPs and of attention."""
-    claims = []
-    if "resid" in result.kinds:
-        early = best_layers(result, "resid", result.subject_positions)
-        claims += [_claim(result, site, total) for site in early[:1]]
-        last = len(result.prompt) - 1
-        start = half_back_from(result, "resid", last)
-        if last not in result.subject_positions and start is not None:
-            effect = result.indirect_effect("resid").at(start, last)
-            claims.append(
-                join(
-                    [
-                        "At the last token ",
-                        _place(result, last),
-                        f" the stream brings back at least half from layer {start} on: after it "
-                        f"{_number(effect.value)}{_spread(result, effect)}.",
-                    ]
-                )
-            )
-    for kind in ("mlp", "attn"):
-        if kind in result.kinds:
-            claims += [_claim(result, site, total) for site in best_layers(result, kind)[:1]]
-    return claims
-
-
-def _claim(result: Any, site: Site, total: Estimate) -> Html:
-    """How much a site brings back, or that it brings back nothing that is told apart from 0."""
-    among = ""
-    if site.kind == "resid":
-        among = " among the subject's tokens" if len(result.subject_positions) > 1 else ""
-        where: list[Child] = ["Restoring the stream at ", _place(result, site.position), f" after layer {site.layer}"]
-    else:
-        what = "the MLPs" if site.kind == "mlp" else "attention"
-        where = [f"Restoring {what} of {_named_layers(site)} at ", _place(result, site.position)]
-    amount = f"{_number(site.effect.value)} of the {_number(total.value)} lost{_spread(result, site.effect)}"
-    if site.clear:
-        return join([*where, f" brings back {amount}{', the most' + among if among else ''}."])
-    return join([*where, f" brings back most{among}, but not measurably more than nothing: {amount}."])
-
-
-def _named_layers(site: Site) -> str:
-    if len(site.layers) == 1:
-        return f"layer {site.layers[0]}"
-    return f"layers {site.layers[0]} to {site.layers[-1]}"
-
-
-def _layers(site: Site) -> str:
-    return str(site.layer) if len(site.layers) == 1 else f"{site.layers[0]} to {site.layers[-1]}"
-
-
-def _place(result: Any, position: int) -> Html:
-    return join([token(result.prompt.pieces[position]), f" ({position})"])
-
-
-def _answer(answer: Any) -> Html:
-    return join([token(piece) for piece in answer.pieces], " ")
-
-
-def _samples(result: Any) -> str:
-    if result.corruption == "tokens":
-        return f"{result.n_samples} replacement{'s'[: result.n_samples != 1]}"
-    return f"{result.n_samples} draw{'s'[: result.n_samples != 1]} of the noise"
-
-
-def _spread(result: Any, estimate: Estimate) -> str:
-    if not np.isfinite(estimate.lower):
-        return " (one sample, so no interval)" if estimate.n == 1 else ""
-    return f" ({result.confidence:.0%} interval {_number(estimate.lower)} to {_number(estimate.upper)})"
-
-
-def _exact(value: float) -> Estimate:
-    return Estimate(value=value, lower=float("nan"), upper=float("nan"), n=1)
-
-
-def _number(value: float) -> str:
-    """Two decimals; more of a number that would read 0.00."""
-    if not np.isfinite(value):
-        return "not measured"
-    text = f"{value:.2f}" if abs(value) >= 0.01 or value == 0 else f"{value:.1g}"
-    return text.replace("-", "−")  # noqa: RUF001
-
-
-def _signed(value: float) -> str:
-    return signed(value, 3) if np.isfinite(value) else "not measured"
-
-
-def _bounds(estimate: Estimate) -> str:
-    if not np.isfinite(estimate.lower):
-        return ""
-    return f"{_number(estimate.lower)} to {_number(estimate.upper)}"

@@ -1,0 +1,141 @@
+"""The sentences about a causal trace: what was found, and how its numbers and places read."""
+
+from typing import Any
+
+import numpy as np
+
+from interp.analyzers.causal_trace_sites import Site, best_layers, half_back_from, lowered
+from interp.maths.estimates import Estimate
+from interp.report.blocks import Finding
+from interp.report.markup import Child, Html, join, token
+from interp.report.sections.numbers import signed
+
+
+def findings(result: Any) -> tuple[Finding, ...]:
+    """What was lost, then the strongest site of each kind; none where nothing was lost."""
+    total, corrupted = result.total_effect(), result.corrupted()
+    what = "noise" if result.corruption == "noise" else "other text"
+    subject = join([token(result.prompt.pieces[position]) for position in result.subject_positions], " ")
+    moved: list[Child] = [
+        f" {number_of(result.clean_probability)} without it and {number_of(corrupted.value)}{spread_of(result, corrupted)} with it"
+    ]
+    if not lowered(result):
+        text = join(
+            [
+                f"With {what} in place of " if what == "other text" else "With noise on ",
+                subject,
+                " the answer ",
+                answer_token(result.answer),
+                " is not measurably less likely:",
+                *moved,
+                "; so no state is named.",
+            ]
+        )
+        return (Finding(text=text, rank=30),)
+    text = join(
+        [
+            f"With {what} in place of " if what == "other text" else "With noise on ",
+            subject,
+            " the model loses the answer ",
+            answer_token(result.answer),
+            ": its probability is",
+            *moved,
+            ".",
+        ]
+    )
+    found = [Finding(text=text, rank=30)]
+    found += [Finding(text=sentence, rank=31) for sentence in _claims(result, total)]
+    return tuple(found)
+
+
+def _claims(result: Any, total: Estimate) -> list[Html]:
+    """The early site of the stream, its late one, and the best window of MLPs and of attention."""
+    claims = []
+    if "resid" in result.kinds:
+        early = best_layers(result, "resid", result.subject_positions)
+        claims += [_claim(result, site, total) for site in early[:1]]
+        last = len(result.prompt) - 1
+        start = half_back_from(result, "resid", last)
+        if last not in result.subject_positions and start is not None:
+            effect = result.indirect_effect("resid").at(start, last)
+            claims.append(
+                join(
+                    [
+                        "At the last token ",
+                        place_of(result, last),
+                        f" the stream brings back at least half from layer {start} on: after it "
+                        f"{number_of(effect.value)}{spread_of(result, effect)}.",
+                    ]
+                )
+            )
+    for kind in ("mlp", "attn"):
+        if kind in result.kinds:
+            claims += [_claim(result, site, total) for site in best_layers(result, kind)[:1]]
+    return claims
+
+
+def _claim(result: Any, site: Site, total: Estimate) -> Html:
+    """How much a site brings back, or that it brings back nothing that is told apart from 0."""
+    among = ""
+    if site.kind == "resid":
+        among = " among the subject's tokens" if len(result.subject_positions) > 1 else ""
+        where: list[Child] = ["Restoring the stream at ", place_of(result, site.position), f" after layer {site.layer}"]
+    else:
+        what = "the MLPs" if site.kind == "mlp" else "attention"
+        where = [f"Restoring {what} of {_named_layers(site)} at ", place_of(result, site.position)]
+    amount = f"{number_of(site.effect.value)} of the {number_of(total.value)} lost{spread_of(result, site.effect)}"
+    if site.clear:
+        return join([*where, f" brings back {amount}{', the most' + among if among else ''}."])
+    return join([*where, f" brings back most{among}, but not measurably more than nothing: {amount}."])
+
+
+def _named_layers(site: Site) -> str:
+    if len(site.layers) == 1:
+        return f"layer {site.layers[0]}"
+    return f"layers {site.layers[0]} to {site.layers[-1]}"
+
+
+def layers_of(site: Site) -> str:
+    return str(site.layer) if len(site.layers) == 1 else f"{site.layers[0]} to {site.layers[-1]}"
+
+
+def place_of(result: Any, position: int) -> Html:
+    return join([token(result.prompt.pieces[position]), f" ({position})"])
+
+
+def answer_token(answer: Any) -> Html:
+    return join([token(piece) for piece in answer.pieces], " ")
+
+
+def samples_of(result: Any) -> str:
+    if result.corruption == "tokens":
+        return f"{result.n_samples} replacement{'s'[: result.n_samples != 1]}"
+    return f"{result.n_samples} draw{'s'[: result.n_samples != 1]} of the noise"
+
+
+def spread_of(result: Any, estimate: Estimate) -> str:
+    if not np.isfinite(estimate.lower):
+        return " (one sample, so no interval)" if estimate.n == 1 else ""
+    return f" ({result.confidence:.0%} interval {number_of(estimate.lower)} to {number_of(estimate.upper)})"
+
+
+def without_interval(value: float) -> Estimate:
+    return Estimate(value=value, lower=float("nan"), upper=float("nan"), n=1)
+
+
+def number_of(value: float) -> str:
+    """Two decimals; more of a number that would read 0.00."""
+    if not np.isfinite(value):
+        return "not measured"
+    text = f"{value:.2f}" if abs(value) >= 0.01 or value == 0 else f"{value:.1g}"
+    return text.replace("-", "−")  # noqa: RUF001
+
+
+def change_of(value: float) -> str:
+    return signed(value, 3) if np.isfinite(value) else "not measured"
+
+
+def bounds_of(estimate: Estimate) -> str:
+    if not np.isfinite(estimate.lower):
+        return ""
+    return f"{number_of(estimate.lower)} to {number_of(estimate.upper)}"
