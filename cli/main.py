@@ -26,6 +26,7 @@ COMMANDS = {
     "trace": "Find the states that carry an answer, by causal tracing.",
     "patch": "Show which states carry an answer, by patching.",
     "ablate": "Show what the model loses without each part.",
+    "edit": "Write a fact into a model's weights and show what that changes.",
     "generate": "Continue a prompt; show the loop's times and memory.",
     "models": "List models with a short name and what is cached.",
     "tensors": "List a model's tensors without loading the weights.",

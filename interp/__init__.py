@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from interp.analyzers.path_patching import path_patching
     from interp.analyzers.residual_story import residual_story
     from interp.analyzers.tuned_lens import TunedLens, fit_tuned_lens
+    from interp.editing.edit import Edit
+    from interp.editing.edit_file import load_edit
+    from interp.editing.effect import edit_effect
     from interp.errors import InterpError, MemoryLimitError, ModelError, NumericsError, UsageError, VerificationError
     from interp.interventions import Apply, MeanAblate, Patch, Scale, Steer, ZeroAblate
     from interp.prompts import Conversation, Fact
@@ -62,6 +65,9 @@ _HOME = {
     "path_patching": "interp.analyzers.path_patching",
     "fit_tuned_lens": "interp.analyzers.tuned_lens",
     "TunedLens": "interp.analyzers.tuned_lens",
+    "Edit": "interp.editing.edit",
+    "load_edit": "interp.editing.edit_file",
+    "edit_effect": "interp.editing.effect",
     "report": "interp.report.page",
     "load_result": "interp.results",
     "InterpError": "interp.errors",
@@ -102,6 +108,9 @@ __all__ = [
     "path_patching",
     "fit_tuned_lens",
     "TunedLens",
+    "Edit",
+    "load_edit",
+    "edit_effect",
     "report",
     "load_result",
     "InterpError",

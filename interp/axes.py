@@ -32,6 +32,11 @@ AXES: dict[str, str] = {
     "distance": "how many positions a key lies before its query",
     "kind": "what a causal trace restores",
     "metric": "what is read off the logits",
+    "rank": "the columns and rows of a low-rank change of a matrix",
+    "fact": "facts that are edited together",
+    "context": "texts put before an edited prompt: none, then sampled ones",
+    "case": "edited facts with their paraphrases and neighbours",
+    "edit": "edits that are measured one after another",
     "reader": "heads that read what earlier heads wrote, in order of layer and head",
     "writer": "heads that write to the residual stream, in order of layer and head",
 }

@@ -31,9 +31,9 @@ LAYERS = {
     "interp.models": 5,
     "interp.runner": 6,
     "interp.analyzers": 7,
-    "interp.editing": 7,
-    "interp.report": 8,
-    "interp.scale": 8,
+    "interp.editing": 8,
+    "interp.report": 9,
+    "interp.scale": 9,
 }
 """Unit (a module, or a package whose modules may import each other) and its place in the list."""
 

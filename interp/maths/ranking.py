@@ -39,21 +39,22 @@ class BlockRanking:
         self.pool = torch.empty((n_rows * self.n_best, block), device=device)
         self.n_kept = self.n_seen = self.n_tiles = 0
 
-    def update(self, logits: Float[Tensor, "row d_vocab"]) -> Float[Tensor, " row"]:
-        """Takes the next tile (whole blocks) and returns each row's greatest logit in it."""
-        n_rows = logits.shape[0]
-        blocks = logits.view(n_rows, -1, self.block)
-        maxima = blocks.amax(2)
-        first, stop = self.n_seen, self.n_seen + maxima.shape[1]
-        self.maxima[:, first:stop] = maxima
+    def update(self, logits: Float[Tensor, "row d_vocab"]) -> Float[Tensor, "row ..."]:
+        """Takes the next tile (whole blocks) and returns the maximum of each block, [row block]."""
+        blocks = logits.view(logits.shape[0], -1, self.block)
+        n_blocks = blocks.shape[1]
+        first, stop = self.n_seen, self.n_seen + n_blocks
+        maxima = self.maxima[:, first:stop]
+        torch.amax(blocks, 2, out=maxima)
         self.n_seen, self.n_tiles = stop, self.n_tiles + 1
         if stop >= self.n_best and self.n_tiles & (self.n_tiles - 1) == 0:
             self.bar = self.maxima[:, :stop].topk(self.n_best).values[:, -1:]
-        rows, columns = (maxima >= self.bar).nonzero(as_tuple=True)
-        if len(rows):
-            self._keep(blocks.flatten(0, 1), rows * maxima.shape[1] + columns)
-            self.slots[rows, columns + first] = torch.arange(self.n_kept - len(rows), self.n_kept, device=rows.device)
-        return maxima.amax(1)
+        chosen = (maxima >= self.bar).flatten().nonzero()[:, 0]
+        if len(chosen):
+            self._keep(blocks.flatten(0, 1), chosen)
+            kept = torch.arange(self.n_kept - len(chosen), self.n_kept, device=chosen.device)
+            self.slots[chosen // n_blocks, chosen % n_blocks + first] = kept
+        return maxima
 
     def _keep(self, blocks: Float[Tensor, "row d_vocab"], chosen: Int[Tensor, " k"]) -> None:
         stop = self.n_kept + len(chosen)

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import linear
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,3 +43,27 @@ class Unembedding:
             scale=self.scale,
             softcap=self.softcap,
         )
+
+
+class RowProducts:
+    """``x Wᵀ + b`` of the same rows ``x`` with one part of a weight after another.
+
+    On a CPU with AVX-512 products of fp32 run in oneDNN. ``torch.mm`` runs in MKL, which leaves AVX-512 unused on AMD's processors and
+    takes twice as long there.
+    """
+
+    def __init__(self, x: Float[Tensor, "row d_model"]) -> None:
+        self.x = x.to_mkldnn() if _suits_onednn(x) else x
+
+    def __call__(
+        self, weight: Float[Tensor, "d_vocab d_model"], bias: Float[Tensor, " d_vocab"] | None = None
+    ) -> Float[Tensor, "row d_vocab"]:
+        """The product with ``weight``, in memory of its own."""
+        product = linear(self.x, weight, bias)
+        return product.to_dense() if self.x.is_mkldnn else product
+
+
+def _suits_onednn(x: Tensor) -> bool:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not x.numel():
+        return False
+    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"

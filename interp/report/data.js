@@ -1,9 +1,7 @@
-"use strict";
 // What the page's script reads: compressed elements, and in them JSON and arrays. The writers are base91.py, arrays.py and pack.py.
 const pageData = (() => {
   const base = 91;
   const bitsOfTwo = 13;
-  const zero = 32768;
   let description = { matrices: [], planes: [], words: [] };
   let matrices = [];
   let planes = [];
@@ -31,50 +29,43 @@ const pageData = (() => {
     return bytes;
   }
 
+  // The bytes of an element, unpacked as its type says.
   async function unpack(id) {
-    const { textContent, dataset } = document.getElementById(id);
-    const stream = new Blob([decode(textContent, Number(dataset.bytes))]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const { textContent, dataset, type } = document.getElementById(id);
+    const bytes = decode(textContent, Number(dataset.bytes));
+    if (type === "application/x-lzma") return unpackLzma(bytes, Number(dataset.size));
+    if (type === "application/octet-stream") return bytes;
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 
-  // The number that a code stands for: see arrays.py.
-  function numberOf(code, unit) {
-    if (code === 0) return null;
-    const index = Math.abs(code - zero);
-    const decade = index < 1000 ? 0 : Math.floor((index - 1000) / 900) + 1;
-    const digits = decade ? 100 + ((index - 1000) % 900) : index;
-    // Dividing by a power of ten rounds once: 123 / 1000 is 0.123, 123 * 0.001 is not.
-    const size = unit.exponent < 0 ? (digits * 10 ** decade) / 10 ** -unit.exponent : digits * 10 ** (decade + unit.exponent);
-    return code < zero ? -size : size;
+  // The numbers that steps 0 to top stand for: see arrays.py.
+  function sizesOf({ exact, top }) {
+    if (exact) return Array.from({ length: top + 1 }, (_, step) => step);
+    const sizes = Array.from({ length: 1000 }, (_, step) => step);
+    while (sizes.length <= top) sizes.push(...sizes.slice(-900).map((size) => 10 * size));
+    return sizes.slice(0, top + 1);
   }
 
-  function readMatrix(bytes, start, unit) {
-    const [height, width] = unit.shape;
-    const count = height * width;
-    const codes = new Uint16Array(count);
-    for (let index = 0; index < count; index++) {
-      const folded = (bytes[start + index] << 8) | bytes[start + count + index];
-      const before = unit.differences && index >= width ? codes[index - width] : zero;
-      codes[index] = before + ((folded >>> 1) ^ -(folded & 1));
-    }
-    return Array.from({ length: height }, (_, row) => Array.from(codes.subarray(row * width, (row + 1) * width), (code) => numberOf(code, unit)));
+  function numbersOf(steps, sizes, exponent) {
+    // Dividing by a power of ten rounds once: 123 / 1000 is 0.123, 123 * 0.001 is not.
+    const value = (size) => (exponent < 0 ? size / 10 ** -exponent : size * 10 ** exponent);
+    return steps.map((row) => row.map((step) => (step === null ? null : step < 0 ? -value(sizes[-step]) : value(sizes[step]))));
   }
 
   function readArrays(bytes) {
-    let at = 0;
+    const decisions = new Decisions(bytes);
+    const read = [];
     matrices = description.matrices.map((unit) => {
-      const start = at;
-      at += 2 * unit.shape[0] * unit.shape[1];
-      return readMatrix(bytes, start, unit);
+      const sizes = sizesOf(unit);
+      const same = read.filter(({ shape }) => shape.join() === unit.shape.join()).slice(-2);
+      const { steps, lies } = columns.readMatrix(decisions, unit.shape, unit.holes, sizes, same.map((one) => one.lies));
+      read.push({ shape: unit.shape, lies });
+      return numbersOf(steps, sizes, unit.exponent);
     });
-    const next = () => {
-      let value = 0;
-      for (let shift = 0; ; shift += 7) {
-        value |= (bytes[at] & 127) << shift;
-        if (bytes[at++] < 128) return value;
-      }
-    };
-    planes = description.planes.map(([height, width]) => Array.from({ length: height }, () => Uint32Array.from({ length: width }, next)));
+    const met = { count: 0 };
+    const depth = 32 - Math.clz32(description.words.length);
+    planes = description.planes.flatMap((shape) => columns.readWords(decisions, shape, depth, met));
   }
 
   const functions = {
@@ -99,13 +90,10 @@ const pageData = (() => {
 
   const text = (bytes) => new TextDecoder().decode(bytes);
 
-  // Reads the page's data: JSON, a zero byte, arrays.
   async function read() {
-    const bytes = await unpack("data");
-    const end = bytes.indexOf(0);
-    const data = JSON.parse(text(bytes.subarray(0, end)));
+    const data = JSON.parse(text(await unpack("data")));
     description = data.arrays;
-    readArrays(bytes.subarray(end + 1));
+    readArrays(await unpack("arrays"));
     return data;
   }
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,17 +63,30 @@ def difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
     return patch
 
 
-def compressed(data: Mapping[str, Any], arrays: Arrays) -> bytes:
-    """Everything the script reads: JSON, a zero byte, the bytes of the arrays; gzipped, the same for the same data."""
+def compressed(data: Mapping[str, Any], arrays: Arrays) -> tuple[bytes, bytes]:
+    """Everything the script reads: JSON, and the bytes of its arrays; the same for the same data."""
     description, binary = arrays.packed()
     text = json.dumps(
         {**data, "arrays": description}, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
-    return squeezed(text.encode() + b"\0" + binary)
+    return text.encode(), binary
+
+
+def dense(text: bytes) -> bytes:
+    """``text`` as LZMA, in the form of a file that ends in ``.lzma``: a sixth smaller than gzip, unpacked by the page's script."""
+    filters = {
+        "id": lzma.FILTER_LZMA1,
+        "preset": 9 | lzma.PRESET_EXTREME,
+        "dict_size": 1 << 21,
+        "lc": 3,
+        "lp": 0,
+        "pb": 0,
+    }
+    return lzma.compress(text, format=lzma.FORMAT_ALONE, filters=[filters])
 
 
 def squeezed(data: bytes) -> bytes:
-    """``data`` gzipped, the same for the same data."""
+    """``data`` gzipped, the same for the same data: for what is too large to be unpacked by a script."""
     return gzip.compress(data, 9, mtime=0)
 
 

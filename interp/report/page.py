@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -15,7 +16,7 @@ from interp.files import write_bytes
 from interp.report import base91
 from interp.report.blocks import Finding, Prompt, Section
 from interp.report.markup import Html, element, join, quoted, terms_in
-from interp.report.pack import compressed, squeezed
+from interp.report.pack import compressed, dense, squeezed
 from interp.report.render import Renderer
 from interp.report.sections import BUILDERS, glossary, provenance, tokens
 from interp.report.sections.answer import answer_of
@@ -63,20 +64,20 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
         key: {"labels": prompt.tokens.labels, "ids": prompt.tokens.ids, "positions": prompt.positions}
         for key, prompt in prompts.items()
     }
-    data = compressed({"blocks": renderer.data, "prompts": tokens_of}, renderer.arrays)
-    script = _source("data.js") + (_source("heads.js") if renderer.blobs else "") + _source("script.js")
-    plotly = _bundle()
+    text, binary = compressed({"blocks": renderer.data, "prompts": tokens_of}, renderer.arrays)
+    sources = ["lzma.js", "columns.js", "data.js", *(["heads.js"] if renderer.blobs else []), "script.js"]
+    script = "".join(map(_source, sources))
+    blobs = [_packed(f"blob{number}", squeezed(blob), "gzip") for number, blob in enumerate(renderer.blobs)]
+    plotly, plotly_digest = _plotly()
     parts = {
-        "csp": _policy(script, gzip.decompress(plotly).decode()),
+        "csp": _policy(_digest(script), plotly_digest),
         "title": join([visible(title) if title is not None else _title(results, prompts)]).text,
         "style": _source("style.css"),
         "head": _head(results, prompts, sections).text,
         "contents": _contents(sections).text,
         "sections": join(body, "\n").text,
-        "data": "\n".join(
-            [_packed("data", data), *(_packed(f"blob{n}", squeezed(blob)) for n, blob in enumerate(renderer.blobs))]
-        ),
-        "plotly": _packed("plotly", plotly),
+        "data": "\n".join([_dense("data", text), _packed("arrays", binary, "octet-stream"), *blobs]),
+        "plotly": plotly,
         "script": script,
     }
     # One pass, so that text which looks like a placeholder stays text.
@@ -202,11 +203,11 @@ def _title(results: Sequence[Result], prompts: Mapping[str, Prompt]) -> str:
 
 
 def _policy(script: str, plotly: str) -> str:
-    """Nothing may be fetched, and only the two scripts of the page may run.
+    """Nothing may be fetched, and only the two scripts with these digests may run.
 
     Styles need 'unsafe-inline' because plotly sets style attributes; images may be made in the page, for the download button.
     """
-    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in (script, plotly))
+    hashes = " ".join(f"'sha256-{digest}'" for digest in (script, plotly))
     rules: dict[str, Any] = {
         "default-src": "'none'",
         "script-src": hashes,
@@ -232,10 +233,19 @@ def _source(name: str) -> str:
     return "".join(f"{line}\n" for line in lines if line and not line.startswith(("//", "/*")))
 
 
-def _bundle() -> bytes:
-    return (files("interp.report") / PLOTLY_BUNDLE).read_bytes()
+@cache
+def _plotly() -> tuple[str, str]:
+    """The element that holds plotly, and the digest of what it unpacks to."""
+    code = gzip.decompress((files("interp.report") / PLOTLY_BUNDLE).read_bytes())
+    return _dense("plotly", code), _digest(code.decode())
 
 
-def _packed(name: str, data: bytes) -> str:
-    """A script element that holds gzipped data, which the page's script unpacks; browsers do not run its type."""
-    return f'<script type="application/gzip" id="{name}" data-bytes="{len(data)}">{base91.encode(data)}</script>'
+def _dense(name: str, text: bytes) -> str:
+    return _packed(name, dense(text), "x-lzma", size=len(text))
+
+
+def _packed(name: str, data: bytes, kind: str, size: int | None = None) -> str:
+    """A script element that holds data for the page's script; browsers do not run its type. ``size`` is that of the unpacked data."""
+    unpacked = "" if size is None else f' data-size="{size}"'
+    start = f'<script type="application/{kind}" id="{name}" data-bytes="{len(data)}"{unpacked}>'
+    return f"{start}{base91.encode(data)}</script>"

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 def only_at(model: "Model", session: Session, columns: Sequence[Sequence[int]] | None) -> list[Any]:
-    """Registers the hooks that narrow the last block's MLP to these columns, the same in each row, and returns their handles.
+    """Registers the hooks that narrow the last block's MLP to the columns that any row unembeds, and returns their handles.
 
     Elsewhere its output is zero. None are registered where somebody looks at what comes after the last attention, and for families
     whose MLP is more than a map of each position's stream.
     """
     block = model.atlas.blocks[-1]
     path = block.mlp
-    if columns is None or len({tuple(row) for row in columns}) != 1 or len(set(columns[0])) == session.n_pos:
+    wanted = [] if columns is None else sorted({column for row in columns for column in row})
+    if not 0 < len(wanted) < session.n_pos:
         return []
     if path is None or block.experts or block.mlp_has_residual:
         return []
@@ -29,7 +30,7 @@ def only_at(model: "Model", session: Session, columns: Sequence[Sequence[int]] |
         return []
     module = module_at(model.hf, path)
     assert module is not None, "the atlas checked this path"
-    narrow = _Narrowed(sorted(set(columns[0])))
+    narrow = _Narrowed(wanted)
     return [module.register_forward_pre_hook(narrow.enter), module.register_forward_hook(narrow.leave)]
 
 

@@ -7,7 +7,6 @@ passed over, and rows of the batch that start at a higher layer join when the fo
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from interp.interventions import Intervention
 from interp.models.atlas import module_at
 from interp.runner.forward import forward
 from interp.runner.last_block import only_at
+from interp.runner.passing import passing_over
 from interp.runner.plan import Logits, Plan, Request, logit_columns
 from interp.runner.rows import Locator, Row, shared
 from interp.runner.session import Session, blank_padding
@@ -215,7 +215,7 @@ def _run_chunk(model: "Model", snapshot: Snapshot, chunk: list[Row], asked: _Ask
         arguments = {"use_cache": True, "past_key_values": Cache(layers=list(layers))}
     if model.takes_position_ids:
         arguments["position_ids"] = torch.arange(first, batch.n_pos, device=batch.ids.device)[None]
-    with wave.passing_over(model, max(joins[0], 0)):
+    with passing_over(model, max(joins[0], 0), snapshot.block_returns):
         output = forward(
             model.hf,
             batch.ids[prompts[:entering], first:],
@@ -258,27 +258,3 @@ class _Wave:
         running = args[0] if args else kwargs["hidden_states"]
         joined = stream if layer == self.lowest else torch.cat([running, stream])
         return ((joined, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": joined})
-
-    @contextmanager
-    def passing_over(self, model: "Model", n_blocks: int) -> Iterator[None]:
-        """While the block runs, the first ``n_blocks`` blocks return their input. Their own forward is restored after."""
-        identity = partial(_identity, self.snapshot.block_returns)
-        saved: list[tuple[nn.Module, Any]] = []
-        try:
-            for block in model.atlas.blocks[:n_blocks]:
-                module = module_at(model.hf, block.block)
-                assert module is not None, "the atlas checked this path"
-                saved.append((module, module.__dict__.get("forward")))
-                module.__dict__["forward"] = identity
-            yield
-        finally:
-            for module, own in saved:
-                if own is None:
-                    module.__dict__.pop("forward", None)
-                else:
-                    module.__dict__["forward"] = own
-
-
-def _identity(returns: tuple[type, int], /, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-    kind, length = returns
-    return hidden_states if kind is Tensor else (hidden_states, *[None] * (length - 1))

@@ -48,14 +48,30 @@ TERMS = {
         "[[Patching]] a state of the clean run into the run on the corrupted prompt: does it bring the answer back? It finds states that "
         "are enough by themselves. The other way round is [[noising]]."
     ),
+    "drift": (
+        "How far edits have moved a matrix from what it was: |dW| / |W|, in Frobenius norms, of all edits together. A model whose weights "
+        "have drifted far forgets and repeats itself."
+    ),
     "direct logit attribution": (
         "The [[logit]] of one token split into what each component wrote to the [[residual stream]], with the final norm's "
         "divisor held at its value in this run. It counts direct effects only: what a component does through later layers "
         "is credited to those."
     ),
+    "efficacy": (
+        "Whether an edit does what it was made for: how often the target is likelier than the old answer at the edited prompt itself "
+        "(Meng et al., 2022)."
+    ),
     "entropy": (
         "How undecided a distribution is, in nats: 0 when one token has all the probability, "
         "about 10.8 when 49,152 tokens share it alike."
+    ),
+    "essence": (
+        'What the model takes a subject to be, read off its prediction in "{subject} is a". An edit should change a fact about the '
+        "subject and leave this (Meng et al., 2022)."
+    ),
+    "generalisation": (
+        "Whether an edit holds in other words: how often the target is likelier than the old answer at a [[paraphrase]] of the edited "
+        "prompt (Meng et al., 2022, the paraphrase score)."
     ),
     "indirect effect": (
         "What one state brings back of the answer: its probability in a [[corrupted run]] with that state [[restored]], less that in the "
@@ -69,6 +85,7 @@ TERMS = {
         "A head that finds where the current token stood before, attends to the token that came next then, and raises its [[logit]] "
         "(Olsson et al., 2022)."
     ),
+    "paraphrase": "In the evaluation of an edit, a prompt that asks for the edited fact in other words.",
     "path patching": (
         "[[Patching]] what one head puts out, but only on its way to one later head or to the [[logits|logit]] (Wang et al., 2022): what "
         "is told directly, without what others make of it."
@@ -89,6 +106,10 @@ TERMS = {
         "How much one distribution differs from another, in nats. Here KL(final ‖ lens): what is lost by using the lens's "
         "distribution in place of the model's own. 0 means they are the same."
     ),
+    "key": (
+        "What goes into the output matrix of an [[MLP]] at a token: which of its hidden units are on. The matrix, seen as a memory, maps "
+        "keys to [[values|value]]; an edit changes what the key of the subject's last token maps to (Meng et al., 2022)."
+    ),
     "layer": "One block of the model: attention and an [[MLP]], each adding its result to the [[residual stream]].",
     "log-probability": "The natural logarithm of a probability, in nats: 0 is certain, -2.3 is one in ten, -6.9 is one in a thousand.",
     "logit": "The score the model gives a token before the [[softmax]]. Adding the same number to all logits changes nothing.",
@@ -97,7 +118,14 @@ TERMS = {
         "(nostalgebraist, 2020). Early layers do not yet speak this language, so their words are to be taken with care."
     ),
     "loss": "How badly a text is foretold: the mean of -ln p over its tokens, p being the probability each had, in nats a token.",
+    "MEMIT": (
+        "An edit of many facts at once, spread over several layers, each of which takes its share of what is still missing "
+        "(Meng et al., 2023). Each layer's change is the least-squares answer to old [[keys|key]] and new ones."
+    ),
     "MLP": "The part of a layer that computes within one token: a wide hidden layer whose result is added to the stream.",
+    "neighbour": (
+        "In the evaluation of an edit, a prompt about another subject whose answer the edit should leave as it is."
+    ),
     "norm": "The length of a vector: the square root of the sum of its squares.",
     "noising": (
         "[[Patching]] a state of the corrupted run into the run on the clean prompt: does it take the answer away? It finds states that "
@@ -111,6 +139,10 @@ TERMS = {
         "What a measure comes to when what it looks for is taken away: weights dealt out at random, or the same places in shuffled "
         "text. A value says something only beside it."
     ),
+    "null space": (
+        "The directions that ordinary [[keys|key]] do not use. AlphaEdit writes only along these, so that a change meets no other key "
+        "(Fang et al., 2025)."
+    ),
     "OV circuit": (
         "What an [[attention head]] writes where it looks: the matrix W_V W_O, from the stream to the stream. The [[QK circuit]] "
         "decides where it looks."
@@ -118,6 +150,10 @@ TERMS = {
     "QK circuit": (
         "Where an [[attention head]] looks: the matrix W_Q W_Kᵀ that scores a query against a key. In models that rotate queries "
         "and keys by their positions it depends on the distance between them."
+    ),
+    "rank-one edit": (
+        "A change of one matrix by the product of a column and a row: W becomes W + u vᵀ. The row says which [[key]] is met, the column "
+        "what is then written (Meng et al., 2022, ROME). Several of them make an edit of low rank."
     ),
     "rank": "The place of a token when all tokens are sorted by probability. 0 is the top.",
     "restored": (
@@ -128,9 +164,17 @@ TERMS = {
         "add to it, and at the end it is turned into [[logits|logit]]."
     ),
     "embedding": "The vector that stands for a token at the start: one row of a learned table, chosen by the token's id.",
+    "second moment": (
+        "The mean of k kᵀ over the [[keys|key]] k that an [[MLP]] meets in ordinary text. It says which directions are in use, so that an "
+        "edit can keep off them (Meng et al., 2022: C)."
+    ),
     "severed": (
         "While a state of the [[residual stream]] is [[restored]], the later [[MLPs|MLP]] (or [[attention]]) of the same token are held "
         "at what they put out in the [[corrupted run]]. What is then missing came back through them (Meng et al., 2022)."
+    ),
+    "specificity": (
+        "Whether an edit leaves everything else: how often the old answer stays likelier than the target at [[neighbours|neighbour]] "
+        "(Meng et al., 2022, the neighbourhood score)."
     ),
     "softmax": "Turns logits into probabilities: each is exp(logit), divided by the sum over all tokens.",
     "token": "A piece of text with a number, its id. Models read and write tokens; a common word is one, a rare one several.",
@@ -138,6 +182,10 @@ TERMS = {
     "tuned lens": (
         "A [[logit lens]] with a learned affine map for each layer, fitted so that reading that layer predicts the model's "
         "own output (Belrose et al., 2023)."
+    ),
+    "value": (
+        "What comes out of the output matrix of an [[MLP]] at a token, and is added to the [[residual stream]]: what the memory says for a "
+        "[[key]] (Meng et al., 2022)."
     ),
     "unembedding": (
         "The matrix that turns the [[residual stream]] after the final norm into one [[logit]] for each token of the "

@@ -1,0 +1,258 @@
+"""Many edits, one after another or in batches, with a watch on what they do to the model together.
+
+Sequential editing wears a model out: ROME's own code from some 30 edits on (Meng et al. 2023), mostly as the weights grow. So after every
+few edits this measures what a single edit's scores do not show: whether earlier facts still hold, the perplexity of held-out texts, and
+|dW| / |W| of all edits together.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from interp.analyzers.ablation_texts import Item
+from interp.analyzers.answers import read_answer
+from interp.editing.answer_scores import Probe, hear
+from interp.editing.cases import EditCase
+from interp.editing.contexts import sample_contexts
+from interp.editing.edit import Edit
+from interp.editing.edit_facts import edit_facts
+from interp.editing.edit_sequence_result import EditSequence, join_edits
+from interp.editing.perplexity import text_losses, windows_of
+from interp.editing.second_moments import SecondMoment, cached_moments
+from interp.editing.settings import EditSettings, settings_of
+from interp.editing.stack import applied
+from interp.errors import UsageError
+from interp.models.cache import Step
+from interp.models.progress import silent
+from interp.prompts import Fact, PromptLike
+from interp.runner.model import Model
+
+_ON_LIMIT = ("warn", "stop")
+
+
+def edit_sequence(
+    model: Model,
+    facts: Sequence[Fact],
+    method: str = "rome",
+    *,
+    batch: int = 1,
+    cases: Sequence[EditCase] = (),
+    texts: Sequence[PromptLike] = (),
+    every: int = 10,
+    limit_norm_ratio: float | None = None,
+    limit_perplexity_ratio: float | None = None,
+    on_limit: Literal["warn", "stop"] = "warn",
+    layers: int | Sequence[int] | Literal["auto"] = "auto",
+    moments: SecondMoment | Sequence[SecondMoment] | None = None,
+    settings: EditSettings | None = None,
+    contexts: Sequence[str] | None = None,
+    seed: int = 0,
+    allow_known: bool = True,
+    confidence: float = 0.95,
+    progress: Step | None = None,
+) -> EditSequence:
+    """Edits facts in turn, each batch on the model with the earlier ones, and leaves the model as it was.
+
+    ``result.edits`` are the edits and ``result.edit`` is all of them as one, to apply, save or evaluate. Layers and contexts are chosen
+    once, for the first edit on the model without edits of this call, and second moments are always the unedited model's.
+
+    Args:
+        model: the model; edits that are applied to it stay.
+        facts: what to write, in this order.
+        method: see ``edit_facts``.
+        batch: facts in one edit: 1 is sequential editing, as many as there are facts is one edit.
+        cases: the cases of the facts, in the same order, for their true objects. Without them only the argmax is checked.
+        texts: held-out texts for the perplexity.
+        every: a check each time at least this many facts more are edited; always one before the first edit and one after the last.
+        limit_norm_ratio: |dW| / |W| of all edits together that no layer should pass.
+        limit_perplexity_ratio: perplexity over that before the first edit that no check should pass.
+        on_limit: "warn" says so once (``model.notify`` and ``result.warnings``) and goes on; "stop" ends the sequence: before the edit
+            that would pass the norm limit, at the check that finds the perplexity too high.
+        layers: see ``edit_facts``.
+        moments: see ``edit_facts``.
+        settings: see ``edit_facts``.
+        contexts: see ``edit_facts``.
+        seed: of everything that is sampled.
+        allow_known: edit also facts that the model gives already, perhaps thanks to an earlier edit. False makes such a fact an error.
+        confidence: of the intervals.
+        progress: called with (what, done, total).
+
+    Raises:
+        UsageError: no fact, a batch or ``every`` below 1, cases of other facts, a limit that is not above 0, and all of ``edit_facts``.
+        NumericsError: an edit that is not finite, or a model that gives NaN.
+
+    """
+    start = time.perf_counter()
+    _check(facts, cases, batch, every, limit_norm_ratio, limit_perplexity_ratio, on_limit, confidence)
+    settings = settings or settings_of(method)
+    contexts = sample_contexts(model, settings, seed) if contexts is None else contexts
+    watch = _Watch(model=model, facts=tuple(facts), cases=tuple(cases), windows=windows_of(model, texts))
+    limits = _Limits(model=model, norm=limit_norm_ratio, perplexity=limit_perplexity_ratio, stop=on_limit == "stop")
+    step = progress or silent
+    done: list[Edit] = []
+    drift: list[dict[int, float]] = []
+    watch.check(0)
+    for first in range(0, len(facts), batch):
+        step("facts edited", first, len(facts))
+        group = facts[first : first + batch]
+        with _with_all(model, done):
+            made = edit_facts(
+                model, group, method, layers=layers, moments=moments, settings=settings, contexts=contexts, seed=seed,
+                allow_known=allow_known,
+            )  # fmt: skip
+        if layers == "auto" or moments is None:
+            chosen = [change.layer for change in made.layers]
+            layers = chosen if layers == "auto" else layers
+            moments = cached_moments(model, chosen, seed=seed) if moments is None else moments
+        together = join_edits([*done, made])
+        moved = {change.layer: change.relative_norm for change in together.layers}
+        if limits.norm_passed(moved, first + len(group)):
+            break
+        done.append(made)
+        drift.append(moved)
+        edited = first + len(group)
+        if edited - watch.checked[-1] >= every or edited == len(facts):
+            with applied(model, together):
+                watch.check(edited)
+            if limits.perplexity_passed(watch.perplexities, edited):
+                break
+    edited = sum(len(edit.facts) for edit in done)
+    step("facts edited", edited, len(facts))
+    if watch.checked[-1] != edited:
+        with _with_all(model, done):
+            watch.check(edited)
+    moved_layers = tuple(sorted({layer for moved in drift for layer in moved}))
+    rows = [[moved.get(layer, 0.0) for layer in moved_layers] for moved in drift]
+    return EditSequence(
+        provenance=model.provenance(seed=seed),
+        facts=tuple(facts),
+        method=method,
+        batch=batch,
+        edits=tuple(done),
+        layers=moved_layers,
+        drift=torch.tensor(rows, dtype=torch.float64).reshape(len(drift), len(moved_layers)),
+        checked=torch.tensor(watch.checked),
+        accuracy=torch.tensor(watch.accuracy, dtype=torch.float64),
+        new_nats=torch.tensor(watch.new_nats, dtype=torch.float64),
+        true_nats=torch.tensor(watch.true_nats, dtype=torch.float64) if cases else None,
+        perplexity=torch.tensor(watch.perplexities, dtype=torch.float64) if watch.windows else None,
+        n_texts=len(texts),
+        stop_reason=limits.reason,
+        warnings=tuple(limits.warnings),
+        confidence=confidence,
+        seconds=time.perf_counter() - start,
+    )
+
+
+@dataclass(kw_only=True, eq=False)
+class _Watch:
+    """What is measured at each check, on the model as it is then. Facts that are not edited yet are NaN."""
+
+    model: Model
+    facts: tuple[Fact, ...]
+    cases: tuple[EditCase, ...]
+    windows: Sequence[Item]
+    checked: list[int] = field(default_factory=list)
+    accuracy: list[list[float]] = field(default_factory=list)
+    new_nats: list[list[float]] = field(default_factory=list)
+    true_nats: list[list[float]] = field(default_factory=list)
+    perplexities: list[float] = field(default_factory=list)
+
+    def check(self, edited: int) -> None:
+        """Measures the facts edited so far and the texts."""
+        model = self.model
+        probes = []
+        for index, fact in enumerate(self.facts[:edited]):
+            objects = (fact.target, self.cases[index].true) if self.cases else (fact.target,)
+            answers = tuple(read_answer(model, text) for text in objects)
+            probes.append(Probe(prompt=model.tokens(fact.prompt), answers=answers))
+        heard = hear(model, probes)
+        later = [float("nan")] * (len(self.facts) - edited)
+        right = [
+            sum(chosen == index for chosen, index in zip(one.choices[0], probe.answers[0].ids, strict=True))
+            / len(probe.answers[0].ids)
+            for one, probe in zip(heard, probes, strict=True)
+        ]
+        self.checked.append(edited)
+        self.accuracy.append([*right, *later])
+        self.new_nats.append([one.nats[0] for one in heard] + later)
+        self.true_nats.append([one.nats[-1] for one in heard] + later)
+        if self.windows:
+            self.perplexities.append(text_losses(model, self.windows).perplexity)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Limits:
+    """The limits, and what happens where one is passed."""
+
+    model: Model
+    norm: float | None
+    perplexity: float | None
+    stop: bool
+    reason: str = "end"
+    warnings: list[str] = field(default_factory=list)
+    _said: set[str] = field(default_factory=set)
+
+    def norm_passed(self, moved: dict[int, float], edited: int) -> bool:
+        """Whether the sequence ends before the edit that moves the layers this far."""
+        layer, most = max(moved.items(), key=lambda item: item[1])
+        if self.norm is None or not most > self.norm:
+            return False
+        return self._passed(
+            "drift", f"|dW|/|W| of layer {layer} is {most:.3g} with fact {edited}, over the limit of {self.norm:g}"
+        )
+
+    def perplexity_passed(self, perplexities: Sequence[float], edited: int) -> bool:
+        """Whether the sequence ends at this check."""
+        if self.perplexity is None or not perplexities or not perplexities[-1] > self.perplexity * perplexities[0]:
+            return False
+        ratio = perplexities[-1] / perplexities[0]
+        return self._passed(
+            "perplexity",
+            f"the perplexity is {ratio:.3g} times that before, after {edited} facts, over the limit of {self.perplexity:g}",
+        )
+
+    def _passed(self, reason: str, message: str) -> bool:
+        if reason not in self._said:
+            self._said.add(reason)
+            self.warnings.append(message)
+            self.model.notify(message + ("; stopped" if self.stop else "; going on"))
+        if self.stop:
+            self.reason = reason
+        return self.stop
+
+
+def _with_all(model: Model, edits: Sequence[Edit]) -> AbstractContextManager[None]:
+    return applied(model, join_edits(edits)) if edits else nullcontext()
+
+
+def _check(
+    facts: Sequence[Fact],
+    cases: Sequence[EditCase],
+    batch: int,
+    every: int,
+    norm: float | None,
+    perplexity: float | None,
+    on_limit: str,
+    confidence: float,
+) -> None:
+    if not facts:
+        raise UsageError("there is no fact to edit; give at least one")
+    for name, value, good, valid in (
+        ("batch", batch, batch >= 1, "1 or more"),
+        ("every", every, every >= 1, "1 or more"),
+        ("limit_norm_ratio", norm, norm is None or norm > 0, "above 0, or None"),
+        ("limit_perplexity_ratio", perplexity, perplexity is None or perplexity > 0, "above 0, or None"),
+        ("on_limit", on_limit, on_limit in _ON_LIMIT, " or ".join(_ON_LIMIT)),
+        ("confidence", confidence, 0 < confidence < 1, "between 0 and 1, both excluded"),
+    ):
+        if not good:
+            raise UsageError(f"{name} is {value}; valid: {valid}")
+    if cases and [case.fact for case in cases] != list(facts):
+        raise UsageError(
+            f"the cases are not those of the facts ({len(cases)} cases, {len(facts)} facts); give the case of each fact in the same order"
+        )

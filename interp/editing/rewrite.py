@@ -1,0 +1,69 @@
+"""One fact to be written, as tokens: its prompt in every context, and where the subject ends in each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from interp.analyzers.answers import Answer, continued, read_answer
+from interp.errors import UsageError
+from interp.prompts import Fact
+from interp.runner.model import Model
+from interp.tokens import Tokens
+
+ESSENCE = "{} is a"
+"""What must stay as it is: the prediction at the subject's last token here (Meng et al. 2022, eq. 4, "essence")."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rewrite:
+    """A fact as tokens.
+
+    ``prompts[i]`` is the prompt in context i, followed by the target's tokens but the last, so that each is scored with those before
+    it given; the first is the prompt without a context. ``positions[i]`` is where the subject's last token stands in it, found by
+    character offsets. ``essence`` is "{subject} is a", read at ``essence_position``, the subject's last token.
+    """
+
+    fact: Fact
+    target: Answer
+    prompts: tuple[Tokens, ...]
+    positions: tuple[int, ...]
+    essence: Tokens
+    essence_position: int
+
+    @property
+    def columns(self) -> list[list[int]]:
+        """The positions of each prompt at which the target's tokens are predicted."""
+        return [list(range(len(tokens) - len(self.target.ids), len(tokens))) for tokens in self.prompts]
+
+
+def rewrite_of(model: Model, fact: Fact, contexts: Sequence[str]) -> Rewrite:
+    """The tokens of a fact; ``contexts[0]`` is empty.
+
+    Raises UsageError for an empty target, and for a prompt in which nothing follows the subject's last token that could be changed.
+    """
+    target = read_answer(model, fact.target)
+    if contexts[0] != "":
+        contexts = ("", *contexts)
+    prompts, positions = [], []
+    for context in contexts:
+        tokens = model.tokens(context + fact.prompt)
+        end = len(context) + fact.template.index("{}") + len(fact.subject)
+        positions.append(last_token(tokens, end))
+        prompts.append(continued(model, tokens, target))
+    essence = model.tokens(ESSENCE.replace("{}", fact.subject))
+    return Rewrite(
+        fact=fact,
+        target=target,
+        prompts=tuple(prompts),
+        positions=tuple(positions),
+        essence=essence,
+        essence_position=last_token(essence, len(fact.subject)),
+    )
+
+
+def last_token(tokens: Tokens, end: int) -> int:
+    """The position of the token that holds the character before ``end``. Raises UsageError where no token does."""
+    for position in reversed(range(len(tokens))):
+        span = tokens.spans[position]
+        if span is not None and span[0] < end <= max(span[1], end) and span[0] < span[1]:
+            return position
+    raise UsageError(f"no token of {tokens.text!r} holds the subject's last character")

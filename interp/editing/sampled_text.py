@@ -1,0 +1,85 @@
+"""Text that a model writes itself: the corpus of second moments where none is given, so that nothing has to be downloaded.
+
+Texts are drawn at temperature 1 from the model's own distribution, many side by side, in groups. Each group has a seed of its own and
+is kept in the cache folder under the hash of the weights, so that it is drawn once, more tokens go on from those that are there, and
+an interrupt loses one group.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from interp.errors import ModelError
+from interp.files import save_tensors
+from interp.models.cache import Step, make_folder
+from interp.runner.model import Model
+from interp.runner.sampling import sample_ids, start_ids
+
+FOLDER = "sampled_text"
+ROWS, LENGTH = 48, 128
+"""Texts of a group, and the tokens of each: few enough that the KV cache of a group stays small beside the weights."""
+
+
+def sampled_texts(model: Model, n_tokens: int, *, seed: int, progress: Step) -> Iterator[tuple[int, ...]]:
+    """Texts of about ``LENGTH`` tokens, ``n_tokens`` in all or a few more.
+
+    Each is what the model writes behind its first token (``start_ids``). That token itself stays only where the tokenizer puts it in
+    front of every text, so that the model meets these texts as it meets others.
+    """
+    start = start_ids(model)
+    kept = len(start) if _leads(model, start) else 0
+    length = LENGTH if model.atlas.n_ctx is None else min(LENGTH, model.atlas.n_ctx - len(start))
+    of_each = length + kept
+    for group, first in enumerate(range(0, n_tokens, ROWS * of_each)):
+        progress("sampling text", first, n_tokens)
+        ids = _group(model, start, length, seed, group)
+        for row in ids[: -(-(n_tokens - first) // of_each)].tolist():
+            yield (*start[:kept], *row)
+    progress("sampling text", n_tokens, n_tokens)
+
+
+def _group(model: Model, start: tuple[int, ...], length: int, seed: int, group: int) -> Tensor:
+    """The texts of a group [row, token], from the cache folder or drawn now."""
+    path = _path(model, seed, group, length)
+    known = None if path is None else _read(path, length)
+    if known is not None:
+        return known
+    generator = torch.Generator().manual_seed(hash((seed, group)) % 2**63)
+    prefix = torch.tensor([start] * ROWS)
+    drawn = sample_ids(model, prefix, length, generator=generator).cpu()
+    if path is not None:
+        save_tensors(path, {"ids": drawn.to(torch.int32)}, {"rows": str(ROWS)})
+    return drawn
+
+
+def _path(model: Model, seed: int, group: int, length: int) -> Path | None:
+    """Where a group is kept; None for a model made in memory, and where the cache folder cannot be made."""
+    if model.source is None:
+        return None
+    try:
+        folder = make_folder(FOLDER)
+    except ModelError:
+        return None
+    dtype = str(model.dtype).removeprefix("torch.")
+    return folder / f"{model.source.weights_sha256[:32]}-{dtype}-seed{seed}-{ROWS}x{length}-{group}.safetensors"
+
+
+def _read(path: Path, length: int) -> Tensor | None:
+    """A group that was drawn before; None where there is none, or one that cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            ids = file.get_tensor("ids").long()
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return ids if ids.shape == (ROWS, length) else None
+
+
+def _leads(model: Model, start: tuple[int, ...]) -> bool:
+    """Whether the tokenizer puts ``start`` in front of every text. Without a tokenizer it does not."""
+    return model.tokenizer is not None and tuple(model.tokenizer("a")["input_ids"][: len(start)]) == start

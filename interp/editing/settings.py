@@ -1,0 +1,80 @@
+"""The settings of the editing methods, with the defaults of each."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from interp.errors import UsageError, unknown
+
+METHODS = ("rome", "rome-original", "memit", "alphaedit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditSettings:
+    """How values are optimised and written.
+
+    Contexts: ``contexts`` sampled texts of each of the ``context_lengths`` (in tokens) are put before the prompt, besides none.
+    Value: Adam with ``learning_rate`` takes ``steps`` forward passes (one update fewer) and stops early below ``stop_loss_nats``; the
+    loss is the target's negative log-likelihood plus ``kl_weight`` times the divergence on the essence prompt plus ``decay`` times
+    |delta| / |v0|^2; delta is held within ``clamp`` times |v0|.
+    Writing: ``averaged`` uses the key and value averaged over contexts everywhere, not the bare prompt's; the second moment is blended
+    with a multiple of the identity by ``shrinkage`` (None: as few tokens ask for); ``moment_weight`` is MEMIT's lambda;
+    ``null_threshold`` and ``ridge`` are AlphaEdit's. ``min_tokens`` is what a second moment must have seen at least.
+    """
+
+    contexts: int = 10
+    context_lengths: tuple[int, ...] = (5, 10)
+    steps: int = 20
+    learning_rate: float = 0.5
+    stop_loss_nats: float = 0.05
+    kl_weight: float = 0.0625
+    decay: float = 0.5
+    clamp: float = 4.0
+    averaged: bool = True
+    shrinkage: float | None = None
+    moment_weight: float = 15000.0
+    null_threshold: float = 0.02
+    ridge: float = 10.0
+    min_tokens: int = 5000
+
+    def __post_init__(self) -> None:
+        for name, good, valid in (
+            ("contexts", self.contexts >= 0, "0 or more"),
+            ("context_lengths", all(length >= 1 for length in self.context_lengths), "1 or more tokens each"),
+            ("steps", self.steps >= 1, "1 or more"),
+            ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("kl_weight", self.kl_weight >= 0, "0 or more"),
+            ("decay", self.decay >= 0, "0 or more"),
+            ("clamp", self.clamp > 0, "above 0"),
+            ("shrinkage", self.shrinkage is None or 0 <= self.shrinkage <= 1, "0 to 1"),
+            ("moment_weight", self.moment_weight > 0, "above 0"),
+            ("null_threshold", self.null_threshold > 0, "above 0"),
+            ("ridge", self.ridge > 0, "above 0"),
+            ("min_tokens", self.min_tokens >= 1, "1 or more"),
+        ):
+            if not good:
+                raise UsageError(f"{name} is {getattr(self, name)}; valid: {valid}")
+
+    def plain(self) -> dict[str, int | float | str | bool | None]:
+        """The settings as plain values by name."""
+        values = asdict(self)
+        values["context_lengths"] = ",".join(str(length) for length in self.context_lengths)
+        return values
+
+
+_ROME = EditSettings()
+_MEMIT = replace(_ROME, contexts=5, context_lengths=(10,), clamp=0.75)
+_BY_METHOD = {
+    "rome": _ROME,
+    "rome-original": replace(_ROME, averaged=False, shrinkage=0.0),
+    "memit": _MEMIT,
+    "alphaedit": _MEMIT,
+}
+
+Place = Literal["mlp", "block"]
+
+
+def settings_of(method: str) -> EditSettings:
+    """The defaults of a method. Raises UsageError for an unknown one."""
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    return _BY_METHOD[method]

@@ -1,0 +1,105 @@
+"""The value of a fact: what the MLP should write at the subject's last token so that the model goes on with the target.
+
+Meng et al. 2022, eq. 4. A change delta of the value is optimised in all contexts at once. Positions before the subject's last token
+and layers up to the edited one never change, so they are computed once; of the rest only the target's positions are unembedded.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import kl_div
+
+from interp.editing.edit import ValueCurve
+from interp.editing.rewrite import Rewrite
+from interp.editing.settings import EditSettings, Place
+from interp.errors import NumericsError
+from interp.runner.aligned import Suffixes
+from interp.runner.model import Model
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Value:
+    """What the optimisation found. ``keys`` are those of the prompt in each context; the wanted value is ``start + delta``."""
+
+    delta: Float[Tensor, " d_model"]
+    start: Float[Tensor, " d_model"]
+    keys: Float[Tensor, "context d_mlp"]
+    curve: ValueCurve
+
+
+def optimise_value(model: Model, rewrite: Rewrite, layer: int, settings: EditSettings, place: Place = "mlp") -> Value:
+    """Finds the change of the value at ``layer`` that makes the target likely in every context.
+
+    ``start`` is the value before, averaged over contexts where ``settings.averaged`` says so, else the bare prompt's; delta's size is
+    measured against it. ``place`` "block" optimises the stream that leaves the block (MEMIT), not the MLP's output.
+
+    Raises NumericsError where the loss or the value is not finite.
+    """
+    tokens = [*rewrite.prompts, rewrite.essence]
+    positions = [*rewrite.positions, rewrite.essence_position]
+    run = model.run(tokens, capture=f"mlp.post@{layer}", logits=False, resumable=True)
+    n_target = len(rewrite.target.ids)
+    columns = [*rewrite.columns, [rewrite.essence_position] * n_target]
+    suffixes = Suffixes(run, layer, positions, columns, place)
+    starts = suffixes.start[:-1].float()
+    start = starts.mean(0) if settings.averaged and place == "mlp" else starts[0]
+    keys = run.cache[f"mlp.post@{layer}"][torch.arange(len(tokens) - 1), rewrite.positions].float()
+    delta, curve = _optimise(suffixes, torch.tensor(rewrite.target.ids), start, settings)
+    return Value(delta=delta, start=start, keys=keys, curve=curve)
+
+
+def _optimise(
+    suffixes: Suffixes, target: Tensor, start: Tensor, settings: EditSettings
+) -> tuple[Float[Tensor, " d_model"], ValueCurve]:
+    delta = torch.zeros_like(start, requires_grad=True)
+    optimiser = torch.optim.Adam([delta], lr=settings.learning_rate)
+    radius = settings.clamp * start.norm()
+    essence: Tensor | None = None
+    steps: list[list[float]] = []
+    reason = "steps"
+    for step in range(settings.steps):
+        with torch.enable_grad():
+            log_probs = suffixes.logits(delta).float().log_softmax(-1)
+            nll = -log_probs[:-1].gather(-1, target.to(log_probs.device).expand(len(log_probs) - 1, -1)[..., None])
+            by_context = nll[..., 0].mean(1)
+            essence = log_probs[-1, 0].detach() if essence is None else essence
+            # KL(changed || unchanged), as in the paper.
+            divergence = settings.kl_weight * kl_div(essence, log_probs[-1, 0], reduction="sum", log_target=True)
+            decay = settings.decay * delta.norm() / start.norm() ** 2
+            loss = by_context.mean() + divergence + decay
+        steps.append(_numbers(loss, by_context, divergence, decay, delta))
+        if not torch.isfinite(loss):
+            raise NumericsError(f"the loss is not finite at step {step} of the optimisation; the model is as it was")
+        if steps[-1][0] < settings.stop_loss_nats:
+            reason = "loss"
+            break
+        if step == settings.steps - 1:
+            break
+        (delta.grad,) = torch.autograd.grad(loss, [delta])
+        optimiser.step()
+        with torch.no_grad():
+            delta.mul_((radius / delta.norm()).clamp(max=1.0))
+    return delta.detach(), _curve(steps, float(start.norm()), reason)
+
+
+def _numbers(loss: Tensor, by_context: Tensor, divergence: Tensor, decay: Tensor, delta: Tensor) -> list[float]:
+    mean = by_context.detach().mean()
+    parts = (loss, mean, divergence, decay, (-mean).exp(), (-by_context[0]).exp(), delta.norm())
+    return [float(part.detach()) for part in parts]
+
+
+def _curve(steps: list[list[float]], start_norm: float, reason: str) -> ValueCurve:
+    loss, target, essence, decay, probability, bare, norm = torch.tensor(steps).unbind(1)
+    return ValueCurve(
+        loss_nats=loss,
+        target_nats=target,
+        essence_nats=essence,
+        decay_nats=decay,
+        probability=probability,
+        bare_probability=bare,
+        delta_norm=norm,
+        start_norm=start_norm,
+        stop_reason=reason,
+    )

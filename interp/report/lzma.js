@@ -1,0 +1,167 @@
+"use strict";
+// A range decoder, and on it LZMA as files ending in .lzma hold it (the specification is public) for texts; columns.js reads arrays.
+// Browsers inflate by themselves, but that makes a page a sixth larger.
+class RangeDecoder {
+  constructor(bytes, at) {
+    this.bytes = bytes;
+    this.at = at + 5;
+    this.range = 2 ** 32 - 1;
+    this.code = 0;
+    for (let place = at + 1; place < at + 5; place++) this.code = this.code * 256 + bytes[place];
+  }
+
+  // Whether the code lies at or above a bound, which then is where the range starts; otherwise it ends there.
+  above(bound) {
+    const over = this.code >= bound;
+    if (over) {
+      this.code -= bound;
+      this.range -= bound;
+    } else {
+      this.range = bound;
+    }
+    this.fill();
+    return over;
+  }
+
+  // A bit that is as likely 0 as 1.
+  even() {
+    this.range -= this.range % 2;
+    return this.above(this.range / 2) ? 1 : 0;
+  }
+
+  // A number of some bits, every value as likely as every other.
+  number(bits) {
+    const part = Math.floor(this.range / 2 ** bits);
+    const value = Math.floor(this.code / part);
+    this.code -= value * part;
+    this.range = part;
+    this.fill();
+    return value;
+  }
+
+  fill() {
+    while (this.range < 2 ** 24) {
+      this.range *= 256;
+      this.code = this.code * 256 + this.bytes[this.at++];
+    }
+  }
+}
+
+function unpackLzma(bytes, size) {
+  const input = new RangeDecoder(bytes, 13);
+  const output = new Uint8Array(size);
+  const literalContext = bytes[0] % 9;
+  const literalPlace = Math.floor(bytes[0] / 9) % 5;
+  const placeMask = (1 << Math.floor(bytes[0] / 45)) - 1;
+  const chances = (count) => new Uint16Array(count).fill(1024);
+
+  function bit(table, index) {
+    const chance = table[index];
+    if (input.above((input.range >>> 11) * chance)) {
+      table[index] = chance - (chance >> 5);
+      return 1;
+    }
+    table[index] = chance + ((2048 - chance) >> 5);
+    return 0;
+  }
+
+  function tree(table, start, bits) {
+    let node = 1;
+    for (let place = 0; place < bits; place++) node = 2 * node + bit(table, start + node);
+    return node - (1 << bits);
+  }
+
+  function reversed(table, start, bits) {
+    let node = 1;
+    let value = 0;
+    for (let place = 0; place < bits; place++) {
+      const one = bit(table, start + node);
+      node = 2 * node + one;
+      value |= one << place;
+    }
+    return value;
+  }
+
+  const lengths = () => ({ choice: chances(2), low: chances(128), middle: chances(128), high: chances(256) });
+
+  function length({ choice, low, middle, high }, place) {
+    if (!bit(choice, 0)) return tree(low, place << 3, 3);
+    if (!bit(choice, 1)) return 8 + tree(middle, place << 3, 3);
+    return 16 + tree(high, 0, 8);
+  }
+
+  const literals = chances(0x300 << (literalContext + literalPlace));
+  const matched = chances(192);
+  const repeated = chances(12);
+  const second = chances(12);
+  const third = chances(12);
+  const fourth = chances(12);
+  const single = chances(192);
+  const slots = chances(256);
+  const near = chances(128);
+  const aligned = chances(16);
+  const ofMatch = lengths();
+  const ofRepeat = lengths();
+  let last = [0, 0, 0, 0];
+  let state = 0;
+  let at = 0;
+
+  function literal() {
+    const place = (at & ((1 << literalPlace) - 1)) << literalContext;
+    const start = 0x300 * (place + ((at ? output[at - 1] : 0) >> (8 - literalContext)));
+    let node = 1;
+    if (state > 6) {
+      let known = output[at - last[0] - 1];
+      for (let same = true; same && node < 256; ) {
+        const expected = known >> 7;
+        known = (known << 1) & 255;
+        const one = bit(literals, start + ((1 + expected) << 8) + node);
+        node = 2 * node + one;
+        same = one === expected;
+      }
+    }
+    while (node < 256) node = 2 * node + bit(literals, start + node);
+    output[at++] = node;
+    state = state < 4 ? 0 : state < 10 ? state - 3 : state - 6;
+  }
+
+  function distance(length) {
+    const slot = tree(slots, Math.min(length, 3) << 6, 6);
+    if (slot < 4) return slot;
+    const direct = (slot >> 1) - 1;
+    const high = (2 | (slot & 1)) * 2 ** direct;
+    if (slot < 14) return high + reversed(near, high - slot, direct);
+    let middle = 0;
+    for (let place = 4; place < direct; place++) middle = 2 * middle + input.even();
+    return high + 16 * middle + reversed(aligned, 0, 4);
+  }
+
+  // A distance that was used before moves to the front.
+  function again() {
+    const which = !bit(second, state) ? 0 : !bit(third, state) ? 1 : 2 + bit(fourth, state);
+    const [chosen] = last.splice(which, 1);
+    last.unshift(chosen);
+    return which;
+  }
+
+  while (at < size) {
+    const place = at & placeMask;
+    if (!bit(matched, (state << 4) + place)) {
+      literal();
+      continue;
+    }
+    let count = 1;
+    if (!bit(repeated, state)) {
+      count = 2 + length(ofMatch, place);
+      last = [distance(count - 2), last[0], last[1], last[2]];
+      state = state < 7 ? 7 : 10;
+    } else if (again() === 0 && !bit(single, (state << 4) + place)) {
+      state = state < 7 ? 9 : 11;
+    } else {
+      count = 2 + length(ofRepeat, place);
+      state = state < 7 ? 8 : 11;
+    }
+    for (const end = Math.min(at + count, size); at < end; at++) output[at] = output[at - last[0] - 1];
+  }
+  return output;
+}

@@ -1,0 +1,213 @@
+"""ROME, r-ROME, MEMIT and AlphaEdit as their papers and reference code describe them, by full forwards and plain torch hooks.
+
+Nothing of interp is used. A fact is token ids and positions: ``prompts`` are the rewriting prompts, each a list of ids that ends in the
+target's tokens but the last, the one without a context first; ``positions[i]`` is the subject's last token in prompt i; ``essence`` is
+"{subject} is a". ``module`` is the MLP's output projection: its input at a position is the key, its output the value, bias included.
+One row is run at a time and never padded. Matrices are [d_model d_mlp] whatever the module stores.
+"""
+
+import torch
+
+
+class Fact:
+    """One fact as tokens."""
+
+    def __init__(self, prompts, positions, target, essence, essence_position):
+        self.prompts, self.positions, self.target = prompts, positions, target
+        self.essence, self.essence_position = essence, essence_position
+
+
+def matrix(module):
+    """The weight [d_model d_mlp], sharing the module's memory: transformers' Conv1D stores it the other way round than nn.Linear."""
+    return module.weight.data.T if type(module).__name__ == "Conv1D" else module.weight.data
+
+
+def key(hf, module, ids, position):
+    """The input of the module at a position."""
+    return _read(hf, module, ids, position)[0]
+
+
+def value(hf, module, ids, position):
+    """The output of the module at a position; of a block, the residual stream after it."""
+    return _read(hf, module, ids, position)[1]
+
+
+def average_key(hf, module, prompts, positions):
+    """The mean key over the contexts."""
+    total = 0.0
+    for ids, position in zip(prompts, positions, strict=True):
+        total = total + key(hf, module, ids, position)
+    return total / len(prompts)
+
+
+def average_value(hf, module, prompts, positions):
+    """The mean output over the contexts: W k_bar, and the bias where there is one."""
+    total = 0.0
+    for ids, position in zip(prompts, positions, strict=True):
+        total = total + value(hf, module, ids, position)
+    return total / len(prompts)
+
+
+def direction(moment, k):
+    """u = C^-1 k / |C^-1 k|, in double precision."""
+    solved = torch.linalg.inv(moment.double()) @ k.double()
+    return solved / solved.norm()
+
+
+def optimise(hf, module, fact, *, averaged=False, steps, learning_rate, kl_weight, decay, clamp, stop_loss):
+    """(v*, curve): a delta added to the module's output at the subject's last token, found by Adam; v* = v_0 + delta.
+
+    v_0 is the bare prompt's output, or with ``averaged`` the mean over the contexts; delta's size is measured against it.
+
+    Each entry of the curve is (loss, target's part, essence's part, decay's part, |delta|) of one forward. There are ``steps`` forwards
+    and one update fewer; it ends early after a forward whose loss is below ``stop_loss``.
+    """
+    start = value(hf, module, fact.prompts[0], fact.positions[0])
+    if averaged:
+        start = average_value(hf, module, fact.prompts, fact.positions)
+    with torch.no_grad():
+        before = _log_probs(hf, module, fact.essence, fact.essence_position, None)[fact.essence_position]
+    delta = torch.zeros_like(start, requires_grad=True)
+    adam = torch.optim.Adam([delta], lr=learning_rate)
+    curve = []
+    for step in range(steps):
+        nll = 0.0
+        for ids, position in zip(fact.prompts, fact.positions, strict=True):
+            logs = _log_probs(hf, module, ids, position, delta)
+            first = len(ids) - len(fact.target)
+            of_row = 0.0
+            for j, token in enumerate(fact.target):
+                of_row = of_row - logs[first + j, token]
+            nll = nll + of_row / len(fact.target)
+        nll = nll / len(fact.prompts)
+        after = _log_probs(hf, module, fact.essence, fact.essence_position, delta)[fact.essence_position]
+        essence = kl_weight * (after.exp() * (after - before)).sum()
+        small = decay * delta.norm() / start.norm() ** 2
+        loss = nll + essence + small
+        curve.append(tuple(float(part.detach()) for part in (loss, nll, essence, small, delta.norm())))
+        if curve[-1][0] < stop_loss or step == steps - 1:
+            break
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        with torch.no_grad():
+            if delta.norm() > clamp * start.norm():
+                delta.mul_(clamp * start.norm() / delta.norm())
+    return start + delta.detach(), curve
+
+
+def insertion(hf, module, fact, moment, target_value, *, original):
+    """(u, update): W += r u^T with r = (v* - W k) / (k . u).
+
+    u is always of the averaged key. ``original`` takes the bare prompt's key and value for k and W k, as the code of Meng et al. 2022
+    does; otherwise they are averaged too (Gupta et al. 2024).
+    """
+    mean = average_key(hf, module, fact.prompts, fact.positions)
+    u = direction(moment, mean)
+    if original:
+        k = key(hf, module, fact.prompts[0], fact.positions[0])
+        now = value(hf, module, fact.prompts[0], fact.positions[0])
+    else:
+        k, now = mean, average_value(hf, module, fact.prompts, fact.positions)
+    r = (target_value.double() - now.double()) / (k.double() @ u)
+    return u, torch.outer(r, u)
+
+
+def rome(hf, module, fact, moment, *, original, **settings):
+    """(u, v*, update, curve) of one edit."""
+    target_value, curve = optimise(hf, module, fact, averaged=not original, **settings)
+    u, update = insertion(hf, module, fact, moment, target_value, original=original)
+    return u, target_value, update, curve
+
+
+def memit(hf, modules, block, facts, moments, *, weight, **settings):
+    """One update for each of ``modules`` (the layers in order): all facts spread over the layers, as Meng et al. 2023 do.
+
+    ``block`` is the last of those layers, whose output z is optimised. The second moments are weighted by ``weight`` (their lambda).
+    """
+
+    def solve(number, keys, residual):
+        total = weight * moments[number].double() + keys @ keys.T
+        return residual @ torch.linalg.solve(total, keys).T
+
+    return _spread(hf, modules, block, facts, solve, settings)
+
+
+def projector(moment, threshold):
+    """P = U U^T over the eigenvectors of C whose eigenvalue is below the threshold."""
+    values, vectors = torch.linalg.eigh(moment.double())
+    total = torch.zeros_like(moment, dtype=torch.float64)
+    for i in range(len(values)):
+        if float(values[i]) < threshold:
+            total = total + torch.outer(vectors[:, i], vectors[:, i])
+    return total
+
+
+def alphaedit(hf, modules, block, facts, moments, *, threshold, ridge, previous=None, **settings):
+    """As ``memit``, with dW^T = (P (K K^T + K_prev K_prev^T) + ridge I)^-1 P K R^T (Fang et al. 2025).
+
+    ``previous`` holds the keys [d_mlp n] of earlier edits for each layer.
+    """
+    projectors = [projector(moment, threshold) for moment in moments]
+
+    def solve(number, keys, residual):
+        p, outer = projectors[number], keys @ keys.T
+        if previous is not None:
+            outer = outer + previous[number].double() @ previous[number].double().T
+        return torch.linalg.solve(p @ outer + ridge * torch.eye(len(p), dtype=torch.float64), p @ keys @ residual.T).T
+
+    return _spread(hf, modules, block, facts, solve, settings)
+
+
+def _spread(hf, modules, block, facts, solve, settings):
+    wanted = [optimise(hf, block, fact, **settings)[0] for fact in facts]
+    saved = [module.weight.data.clone() for module in modules]
+    updates = []
+    try:
+        for number, module in enumerate(modules):
+            keys, residual = [], []
+            for fact, z in zip(facts, wanted, strict=True):
+                keys.append(average_key(hf, module, fact.prompts, fact.positions).double())
+                now = value(hf, block, fact.prompts[0], fact.positions[0])
+                residual.append((z.double() - now.double()) / (len(modules) - number))
+            update = solve(number, torch.stack(keys, 1), torch.stack(residual, 1))
+            updates.append(update)
+            matrix(module).add_(update.to(module.weight.dtype))
+    finally:
+        for module, weight in zip(modules, saved, strict=True):
+            module.weight.data.copy_(weight)
+    return updates
+
+
+def _log_probs(hf, module, ids, position, delta):
+    """[pos d_vocab] with delta added to the module's output at the position."""
+
+    def add(module, args, output):
+        tensor = output[0] if isinstance(output, tuple) else output
+        changed = tensor.clone()
+        changed.view(-1, tensor.shape[-1])[position] += delta
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    handle = None if delta is None else module.register_forward_hook(add)
+    try:
+        return torch.log_softmax(hf(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float(), -1)
+    finally:
+        if handle:
+            handle.remove()
+
+
+def _read(hf, module, ids, position):
+    seen = []
+
+    def record(module, args, kwargs, output):
+        entering = args[0] if args else kwargs["hidden_states"]
+        leaving = output[0] if isinstance(output, tuple) else output
+        seen.append([x.reshape(-1, x.shape[-1])[position].clone() for x in (entering, leaving)])
+
+    handle = module.register_forward_hook(record, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            hf(input_ids=torch.tensor([ids]), use_cache=False)
+    finally:
+        handle.remove()
+    return seen[0]
