@@ -46,8 +46,11 @@ class PromptOrCommand(TyperGroup):
 
 app = typer.Typer(cls=PromptOrCommand, rich_markup_mode=None, add_completion=False, invoke_without_command=True)
 
-for _name in ("show", "apply", "undo", "export"):
-    app.command(_name)(getattr(edit_files, _name))
+app.command("show")(edit_files.show)
+app.command("apply")(edit_files.apply)
+app.command("undo")(edit_files.undo)
+app.command("export")(edit_files.export)
+app.command("eval")(edit_eval.evaluate)
 app.command("eval")(edit_eval.evaluate)
 
 

@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from interp.editing.effect_result import Asked, EditEffect
 
 
+_SOURCES = {
+    "given": "as given",
+    "table": "the best of a measured table",
+    "sweep": "the best of a sweep on this model",
+}
+
+
 def payload(effect: "EditEffect") -> dict[str, Any]:
     """The finding and the numbers behind it as records, then the whole result."""
     row = effect.of("prompt")[0]
@@ -102,7 +109,9 @@ def _made(effect: "EditEffect") -> str:
     """How the value was found, in a line."""
     edit = effect.edit
     index = edit.facts.index(effect.fact)
-    words = f"{edit.method}, layers {edit.layer_source}, {edit.seconds:.1f} s"
+    layers = ", ".join(str(change.layer) for change in edit.layers)
+    chosen = _SOURCES.get(edit.layer_source, edit.layer_source)
+    words = f"{edit.method} in layer{'s'[: len(edit.layers) != 1]} {layers} ({chosen}), {edit.seconds:.1f} s"
     if index >= len(edit.curves):
         return words
     curve = edit.curves[index]

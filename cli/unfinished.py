@@ -4,7 +4,7 @@ Which file it is depends on the command, its request and the model, so that anot
 when it is stopped and removes it when it is done; ``--fresh`` removes it beforehand. Everything in the folder can be removed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,15 +44,25 @@ class Work:
 
 
 @contextmanager
-def keeping(speaker: Output, model: "Model", *, fresh: bool, **request: Any) -> Iterator[Work]:
+def keeping(
+    speaker: Output,
+    model: "Model",
+    *,
+    fresh: bool,
+    unit: str = "runs",
+    count: "Callable[[Path | None], int] | None" = None,
+    **request: Any,
+) -> Iterator[Work]:
     """Work with bars of progress, which Ctrl-C stops with a line that says what is kept and how to go on::
 
         with keeping(speaker, model, fresh=fresh, prompt=prompt) as work:
             result = causal_trace(model, prompt, checkpoint=work.checkpoint, progress=work.progress)
 
-    ``request`` is everything that the work depends on beside the model, as values that JSON can hold. Nothing is kept where the
-    cache folder cannot be written, and a warning says so. Raises Interrupted in place of KeyboardInterrupt.
+    ``request`` is everything that the work depends on beside the model, as values that JSON can hold. ``count`` says how many
+    ``unit`` a checkpoint holds, by default the rows of its tensors. Nothing is kept where the cache folder cannot be written, and a
+    warning says so. Raises Interrupted in place of KeyboardInterrupt.
     """
+    kept = count or _kept
     try:
         path = checkpoint_path(speaker.command, model, request)
     except ModelError as error:
@@ -60,15 +70,15 @@ def keeping(speaker: Output, model: "Model", *, fresh: bool, **request: Any) -> 
         path = None
     if path is not None and fresh:
         path.unlink(missing_ok=True)
-    found = _kept(path)
+    found = kept(path)
     if found:
-        speaker.note(f"going on from where the same command was stopped: {found:,} runs are kept (--fresh starts anew)")
+        speaker.note(f"going on from where the same command was stopped: {found:,} {unit} are kept (--fresh starts anew)")
     with speaker.progress() as show:
         work = Work(checkpoint=path, show=show)
         try:
             yield work
         except KeyboardInterrupt as error:
-            raise Interrupted(_said(_kept(path), sum(work.totals.values()))) from error
+            raise Interrupted(_said(kept(path), sum(work.totals.values()), unit)) from error
 
 
 def checkpoint_path(command: str, model: "Model", request: dict[str, Any]) -> Path:
@@ -88,11 +98,11 @@ def checkpoint_path(command: str, model: "Model", request: dict[str, Any]) -> Pa
     return make_folder(FOLDER) / f"{command}-{hash_of(whole)[:32]}.safetensors"
 
 
-def _said(kept: int, total: int) -> str:
+def _said(kept: int, total: int, unit: str) -> str:
     if not kept:
         return "interrupted before anything was finished; the same command starts anew"
     of_all = f" of {total:,}" if total else ""
-    return f"interrupted; {kept:,}{of_all} runs are kept: the same command goes on from there"
+    return f"interrupted; {kept:,}{of_all} {unit} are kept: the same command goes on from there"
 
 
 def _kept(path: Path | None) -> int:

@@ -26,9 +26,13 @@ if TYPE_CHECKING:
     from interp.analyzers.path_patching import path_patching
     from interp.analyzers.residual_story import residual_story
     from interp.analyzers.tuned_lens import TunedLens, fit_tuned_lens
+    from interp.editing.cases import EditCase, read_cases
     from interp.editing.edit import Edit
     from interp.editing.edit_file import load_edit
+    from interp.editing.edit_sequence import edit_sequence
     from interp.editing.effect import edit_effect
+    from interp.editing.evaluation import evaluate_edit
+    from interp.editing.second_moments import SecondMoment, second_moments
     from interp.errors import InterpError, MemoryLimitError, ModelError, NumericsError, UsageError, VerificationError
     from interp.interventions import Apply, MeanAblate, Patch, Scale, Steer, ZeroAblate
     from interp.prompts import Conversation, Fact
@@ -70,6 +74,12 @@ _HOME = {
     "edit_effect": "interp.editing.effect",
     "report": "interp.report.page",
     "load_result": "interp.results",
+    "EditCase": "interp.editing.cases",
+    "read_cases": "interp.editing.cases",
+    "evaluate_edit": "interp.editing.evaluation",
+    "edit_sequence": "interp.editing.edit_sequence",
+    "second_moments": "interp.editing.second_moments",
+    "SecondMoment": "interp.editing.second_moments",
     "InterpError": "interp.errors",
     "UsageError": "interp.errors",
     "ModelError": "interp.errors",
@@ -111,6 +121,12 @@ __all__ = [
     "Edit",
     "load_edit",
     "edit_effect",
+    "EditCase",
+    "read_cases",
+    "evaluate_edit",
+    "edit_sequence",
+    "second_moments",
+    "SecondMoment",
     "report",
     "load_result",
     "InterpError",

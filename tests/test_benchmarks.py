@@ -8,10 +8,10 @@ import torch
 from experiments.benchmarks import starting
 from experiments.benchmarks.config import Config, Shape, read_goals
 from experiments.benchmarks.harness import Disagreement, Side, Spread, check_equal, distance, measure
-from experiments.benchmarks.lens import extra_memory, lens_sides
+from experiments.benchmarks.lens import extra_memory, least_sides, lens_sides
 from experiments.benchmarks.rows import Row, page, shown
 from experiments.benchmarks.run import FORWARD_ROWS, Bench, about, again
-from experiments.benchmarks.sides import PEERS, Work, ours, plain, random_ids, reference
+from experiments.benchmarks.sides import PEERS, Work, kept_bytes, ours, plain, random_ids, reference
 from interp.maths.unembedding import Unembedding
 from interp.runner.model import Model
 
@@ -114,7 +114,18 @@ def test_the_lens_agrees_with_the_formulas():
     mine, products, formulas = lens_sides(normed, unembedding, targets, "ours")
     assert check_equal(mine, formulas) < 1e-4
     assert products.call() is None
+    assert [side.call() for side in least_sides(normed, unembedding)] == [None, None]
     assert extra_memory(normed, unembedding, targets) >= 0
+
+
+def test_as_many_bytes_are_kept_as_a_cache_of_everything_holds(work):
+    side = kept_bytes(work)
+    _, kept, written = side.call()
+    tensors = [t for given, out in kept for t in (*given, out) if isinstance(t, torch.Tensor)] + written
+    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    cache = work.model.run(work.prompts, capture="all").cache
+    assert sum(held.values()) == pytest.approx(cache.bytes, rel=0.05)
+    assert work.model.hf.lm_head._forward_hooks == {}
 
 
 def test_different_numbers_are_refused():

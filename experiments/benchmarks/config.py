@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from interp.prompts import Fact
+
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 SEED = 0
@@ -54,6 +56,16 @@ class Pair:
     corrupted: Text
     answer: str | int
     against: str | int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edited:
+    """A fact to edit at a layer, with a second moment of at least so many ``tokens``."""
+
+    fact: Fact
+    layer: int
+    tokens: int
+    rounds: int
 
 
 _EIFFEL = "The Eiffel Tower"
@@ -119,6 +131,8 @@ class Config:
     patch_rounds: int = 2
     patch_every: tuple[int, int] = (7, 1)
     patch_whole: bool = False
+    edited: Edited = Edited(fact=Fact(_EIFFEL, "{} is located in the city of", " Rome"), layer=5, tokens=6000, rounds=2)
+    edit_threads: int = 1
     fault_rounds: int = 7
     memory_tokens: int = 64
     starts: int = 2
@@ -140,6 +154,7 @@ class Config:
             patch_rounds=1,
             patch_every=(15, 3),
             patch_whole=False,
+            edited=replace(self.edited, tokens=500, rounds=1),
             starts=1,
             help_starts=3,
         )

@@ -171,7 +171,8 @@ def rows(model: Model, edited: Edited, goals: Mapping[str, Mapping[str, Any]]) -
         names = (OURS, baseline.key)
         chosen = {key: timing for key, timing in timings.items() if key in (side.key, baseline.key)}
         title = f"{goal['title']}, layer {edited.layer} of {model.atlas.n_layers}"
-        yield timed_row(side.row, title, goal, chosen, names, {}, far if side is same else None, text)
+        row = timed_row(side.row, title, goal, chosen, names, {}, far, text)
+        yield row if side is same else replace(row, agreement=None)
 
 
 def _note(work: EditWork, far: float) -> str:

@@ -22,7 +22,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from experiments.benchmarks import faults, heads, lens, patching, starting, tracing
+from experiments.benchmarks import editing, faults, heads, lens, patching, starting, tracing
 from experiments.benchmarks.config import FOLDER, ROOT, SEED, Config, Shape, read_goals
 from experiments.benchmarks.harness import PEER_FAULTS, Side, Spread, Timing, check_equal, measure, threads
 from experiments.benchmarks.rows import Row, page, shown, timed_row
@@ -143,6 +143,11 @@ class Bench:
         with threads(self.config.patch_threads):
             yield from patching.rows(self.model, self.config, self.goals, self.failures)
 
+    def editing_rows(self) -> Iterator[Row]:
+        """One edit of a fact beside full forwards."""
+        with threads(self.config.edit_threads):
+            yield from editing.rows(self.model, self.config.edited, self.goals)
+
     def starting_rows(self) -> Iterator[Row]:
         """Fresh processes."""
         c = self.config
@@ -201,11 +206,13 @@ class Bench:
         yield from self.scan_rows()
         yield from self.trace_rows()
         yield from self.patching_rows()
+        yield from self.editing_rows()
         yield from self.starting_rows()
         yield from self.memory_rows()
 
 
 GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "editing": Bench.editing_rows,
     "faults": Bench.fault_rows,
     "lens": Bench.lens_rows,
     "memory": Bench.memory_rows,

@@ -153,6 +153,47 @@ def hugging_face(work: Work) -> Iterator[Side]:
         read=everything,
         every=PEER_EVERY,
     )
+    yield kept_bytes(work)
+
+
+def kept_bytes(work: Work) -> Side:
+    """The least that any cache of everything costs: a plain forward of which as many bytes stay, with nothing more computed.
+
+    What modules take and return is held by hooks that do nothing else. Bytes that a cache holds beyond these (patterns, normalised
+    streams) are written with zeros, a tensor for each layer.
+    """
+    hf, ids = work.model.hf, work.ids
+    head = hf.get_output_embeddings()
+    leaves = [module for module in hf.modules() if not list(module.children()) and module is not head]
+
+    def kept_forward() -> tuple[Any, list[Any]]:
+        kept: list[Any] = []
+        handles = [leaf.register_forward_hook(lambda _m, given, out: kept.append((given, out))) for leaf in leaves]
+        try:
+            return hf(ids, use_cache=False), kept
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    beyond = max(0, work.model.run(work.prompts, capture="all").cache.bytes - _held_bytes(kept_forward()[1]))
+
+    def call() -> Any:
+        output, kept = kept_forward()
+        written = [torch.zeros(beyond // work.n_layers, dtype=torch.uint8) for _ in range(work.n_layers)]
+        return output, kept, written
+
+    return Side(
+        row="everything",
+        name="plain forward, as many bytes kept",
+        call=call,
+        read=lambda out: {"logits": out[0].logits},
+        every=PEER_EVERY,
+    )
+
+
+def _held_bytes(kept: list[Any]) -> int:
+    tensors = [tensor for given, out in kept for tensor in (*given, out) if isinstance(tensor, Tensor)]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def transformer_lens(work: Work) -> Iterator[Side]:

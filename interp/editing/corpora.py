@@ -94,8 +94,6 @@ def _opened(corpus: CorpusLike) -> tuple[str, Iterator[Any], Callable[[], str]]:
             )
         texts = _jsonl_texts(path) if path.suffix in (".jsonl", ".ndjson") else _lines(path)
         return path.name, (text for _, text in texts), lambda: hash_file(path)
-    if not isinstance(corpus, Sequence) and not hasattr(corpus, "ndim"):
-        raise UsageError(f"a corpus is a path, 'hf:NAME', {SAMPLED!r} or a list of texts, got {type(corpus).__name__}")
     watched = _Watched(iter(corpus))
     return f"{len(corpus):,} given texts", iter(watched), watched.digest
 
@@ -125,7 +123,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 if line.strip():
                     yield number, line.strip()
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it first") from error
+        raise UsageError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it first"
+        ) from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
@@ -135,7 +135,9 @@ def _jsonl_texts(path: Path) -> Iterator[tuple[int, str]]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise UsageError(f"line {number} of {path} is not JSON ({error}); each line is an object with a text") from error
+            raise UsageError(
+                f"line {number} of {path} is not JSON ({error}); each line is an object with a text"
+            ) from error
         text = record.get("text") if isinstance(record, dict) else None
         if not isinstance(text, str):
             raise UsageError(f'line {number} of {path} has no text; each line is an object such as {{"text": "..."}}')
@@ -212,8 +214,8 @@ def _cut(ids: Sequence[int], lead: Sequence[int], window: int) -> Iterator[tuple
 def _ids(text: Any, d_vocab: int | None = None) -> list[int]:
     """A text that is given as token ids. Raises UsageError where it is none."""
     values = text.tolist() if hasattr(text, "tolist") else getattr(text, "ids", text)
-    listed = list(values) if isinstance(values, Iterable) else [values]
-    if isinstance(values, Mapping) or not all(isinstance(value, Integral) for value in listed):
+    listed = list(values) if isinstance(values, Iterable) and not isinstance(values, Mapping) else None
+    if listed is None or not all(isinstance(value, Integral) for value in listed):
         raise UsageError(f"a text of a corpus is a string or a sequence of token ids, got {type(text).__name__}")
     bad = [] if d_vocab is None else [value for value in listed if not 0 <= value < d_vocab]
     if d_vocab is not None and bad:

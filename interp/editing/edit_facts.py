@@ -42,7 +42,8 @@ def edit_facts(
 ) -> Edit:
     """Finds the change of MLP output projections after which the model states ``facts``. The model itself is left as it was.
 
-    - ``rome`` (Meng et al. 2022, with the averaged key everywhere, Gupta et al. 2024): one layer; several facts one after another.
+    - ``rome`` (Meng et al. 2022, with the averaged key everywhere, Gupta et al. 2024): one layer; several facts one after another. It
+      departs from both in what its key direction hears: see ``rome_change``.
     - ``rome-original``: the same with the bare prompt's key in the update, as in the paper's code; it can disable a model.
     - ``memit`` (Meng et al. 2023): all facts at once, spread over several layers.
     - ``alphaedit`` (Fang et al. 2025): as ``memit``, only in directions that ordinary keys do not use.
@@ -82,6 +83,7 @@ def edit_facts(
     if not allow_known:
         refuse_known(model, rewrites)
     chosen, source = choose_layers(model, rewrites, method, layers, settings, seed=seed, progress=told)
+    _check_reach(model, rewrites, chosen)
     found = _moments_of(model, chosen, moments, settings, seed, told)
     maker = EditMaker(model, wanted, method, settings, source, tuple(_described(moment) for moment in found))
     made = (
@@ -119,6 +121,17 @@ def _check_layers(model: Model, layers: int | Sequence[int] | str, method: str) 
         output_matrix(model, layer)
     if method.startswith("rome") and len(given) > 1:
         raise UsageError(f"{method} edits one layer, got {given}; give one, or take method='memit'")
+
+
+def _check_reach(model: Model, rewrites: Sequence[Rewrite], layers: Sequence[int]) -> None:
+    """Raises UsageError where nothing that is written at the subject could reach the place where the target is predicted."""
+    last = model.atlas.n_layers - 1
+    for rewrite in rewrites:
+        if layers[-1] == last and rewrite.positions[0] < rewrite.columns[0][-1]:
+            raise UsageError(
+                f"layer {last} is the last: what it writes at {rewrite.fact.subject!r} reaches no later token; choose one of 0 to "
+                f"{last - 1}"
+            )
 
 
 def _moments_of(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from interp.analyzers.answers import read_answer
 from interp.editing.answer_scores import Heard, Probe
@@ -12,9 +13,6 @@ from interp.editing.cases import EditCase
 from interp.maths.edit_scores import divergence
 from interp.prompts import PromptLike
 from interp.runner.model import Model
-
-_BOTH, _OWN, _NONE = 2, 1, 0
-"""Answers of a question: the new and the true object; its own; none."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,13 +29,25 @@ class Asked:
         return self.probe.prompt.text
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What is kept of the answer to one question: see ``Readings``."""
+
+    new_nats: float
+    true_nats: float
+    new_accuracy: float
+    true_accuracy: float
+    top: int
+    top_probability: float
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Replied:
     """A question with what was heard; what compares before and after is NaN where there is no after."""
 
     asked: Asked
-    before: tuple[float, ...]
-    after: tuple[float, ...] | None
+    before: Reply
+    after: Reply | None
     kl_nats: float
     same: float
 
@@ -68,14 +78,14 @@ def replies(asked: Sequence[Asked], before: Sequence[Heard], after: Sequence[Hea
     if after is None:
         nothing = float("nan")
         return [
-            Replied(asked=one, before=_reading(one, old), after=None, kl_nats=nothing, same=nothing)
+            Replied(asked=one, before=_reply(one, old), after=None, kl_nats=nothing, same=nothing)
             for one, old in zip(asked, before, strict=True)
         ]
     return [
         Replied(
             asked=one,
-            before=_reading(one, old),
-            after=_reading(one, new),
+            before=_reply(one, old),
+            after=_reply(one, new),
             kl_nats=float(divergence(old.log_probs[None].double(), new.log_probs[None].double())[0]),
             same=_same(old, new),
         )
@@ -102,30 +112,37 @@ def gathered(replied: Sequence[Replied]) -> dict[str, AskedPrompts]:
     return found
 
 
-def _reading(asked: Asked, heard: Heard) -> tuple[float, ...]:
-    """The numbers of ``Readings``, in the order of its fields."""
+def _reply(asked: Asked, heard: Heard) -> Reply:
+    """The answers of a question are the new and the true object, or its own alone, or none."""
     answers = asked.probe.answers
+    missing = [float("nan")] * (2 - len(answers))
     right = [
         sum(chosen == index for chosen, index in zip(choices, answer.ids, strict=True)) / len(answer.ids)
         for choices, answer in zip(heard.choices, answers, strict=True)
     ]
-    nothing = float("nan")
-    nats = {_BOTH: heard.nats, _OWN: (nothing, *heard.nats), _NONE: (nothing, nothing)}[len(answers)]
-    accuracy = {_BOTH: right, _OWN: (nothing, *right), _NONE: (nothing, nothing)}[len(answers)]
-    return (*nats, *accuracy, heard.top, float(heard.log_probs[heard.top].exp()))
-
-
-def _readings(rows: Sequence[tuple[float, ...]]) -> Readings:
-    new_nats, true_nats, new_accuracy, true_accuracy, top, probability = torch.tensor(
-        rows, dtype=torch.float64
-    ).T.clone()
-    return Readings(
+    new_nats, true_nats = [*missing, *heard.nats]
+    new_accuracy, true_accuracy = [*missing, *right]
+    return Reply(
         new_nats=new_nats,
         true_nats=true_nats,
         new_accuracy=new_accuracy,
         true_accuracy=true_accuracy,
-        top=top.long(),
-        top_probability=probability,
+        top=heard.top,
+        top_probability=float(heard.log_probs[heard.top].exp()),
+    )
+
+
+def _readings(replies: Sequence[Reply]) -> Readings:
+    def column(name: str) -> Tensor:
+        return torch.tensor([getattr(reply, name) for reply in replies], dtype=torch.float64)
+
+    return Readings(
+        new_nats=column("new_nats"),
+        true_nats=column("true_nats"),
+        new_accuracy=column("new_accuracy"),
+        true_accuracy=column("true_accuracy"),
+        top=torch.tensor([reply.top for reply in replies]),
+        top_probability=column("top_probability"),
     )
 
 

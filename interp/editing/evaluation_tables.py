@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from interp.editing.asked_prompts import AskedPrompts
 from interp.editing.evaluation_result import WHEN
 
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ SIDE_EFFECT_COLUMNS = (
 
 def prompt_rows(scores: "EditScores") -> Iterator[dict[str, object]]:
     """One row for each prompt and state. ``case`` is the case's number; of unrelated prompts the edit's."""
-    for role, asked in scores.asked.items():
+    for role in AskedPrompts.ROLES:
+        asked = scores.asked.get(role)
         for when in WHEN:
-            found = asked.at(when)
-            if found is None:
+            found = None if asked is None else asked.at(when)
+            if asked is None or found is None:
                 continue
             for index, text in enumerate(asked.texts):
                 yield {

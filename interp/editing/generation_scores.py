@@ -35,7 +35,7 @@ def ngram_entropy(words: Sequence[str], n: int) -> float:
     """The entropy of the distribution of n-grams, in bits; 0 where there is none."""
     counts = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
     total = sum(counts.values())
-    return -sum(count / total * math.log2(count / total) for count in counts.values())
+    return -sum((count / total * math.log2(count / total) for count in counts.values()), 0.0)
 
 
 def generation_entropy(texts: Sequence[str]) -> float:

@@ -19,15 +19,26 @@ class Rewrite:
 
     ``prompts[i]`` is the prompt in context i, followed by the target's tokens but the last, so that each is scored with those before
     it given; the first is the prompt without a context. ``positions[i]`` is where the subject's last token stands in it, found by
-    character offsets. ``essence`` is "{subject} is a", read at ``essence_position``, the subject's last token.
+    character offsets. ``subjects`` and ``subject_positions`` are the same for "{subject} is a"; the first of them, without a context,
+    is the essence prompt.
     """
 
     fact: Fact
     target: Answer
     prompts: tuple[Tokens, ...]
     positions: tuple[int, ...]
-    essence: Tokens
-    essence_position: int
+    subjects: tuple[Tokens, ...]
+    subject_positions: tuple[int, ...]
+
+    @property
+    def essence(self) -> Tokens:
+        """The prompt whose prediction at the subject's last token must stay as it is."""
+        return self.subjects[0]
+
+    @property
+    def essence_position(self) -> int:
+        """Where the subject's last token stands in it."""
+        return self.subject_positions[0]
 
     @property
     def columns(self) -> list[list[int]]:
@@ -38,26 +49,28 @@ class Rewrite:
 def rewrite_of(model: Model, fact: Fact, contexts: Sequence[str]) -> Rewrite:
     """The tokens of a fact; ``contexts[0]`` is empty.
 
-    Raises UsageError for an empty target, and for a prompt in which nothing follows the subject's last token that could be changed.
+    Raises UsageError for an empty target.
     """
     target = read_answer(model, fact.target)
     if contexts[0] != "":
         contexts = ("", *contexts)
-    prompts, positions = [], []
-    for context in contexts:
-        tokens = model.tokens(context + fact.prompt)
-        end = len(context) + fact.template.index("{}") + len(fact.subject)
-        positions.append(last_token(tokens, end))
-        prompts.append(continued(model, tokens, target))
-    essence = model.tokens(ESSENCE.replace("{}", fact.subject))
+    prompts, positions = _in_contexts(model, fact, contexts)
+    subjects, subject_positions = _in_contexts(model, Fact(fact.subject, ESSENCE, fact.target), contexts)
     return Rewrite(
         fact=fact,
         target=target,
-        prompts=tuple(prompts),
-        positions=tuple(positions),
-        essence=essence,
-        essence_position=last_token(essence, len(fact.subject)),
+        prompts=tuple(continued(model, tokens, target) for tokens in prompts),
+        positions=positions,
+        subjects=subjects,
+        subject_positions=subject_positions,
     )
+
+
+def _in_contexts(model: Model, fact: Fact, contexts: Sequence[str]) -> tuple[tuple[Tokens, ...], tuple[int, ...]]:
+    """The prompt of a fact in each context, and where the subject's last token stands."""
+    tokens = tuple(model.tokens(context + fact.prompt) for context in contexts)
+    end = fact.template.index("{}") + len(fact.subject)
+    return tokens, tuple(last_token(t, len(context) + end) for t, context in zip(tokens, contexts, strict=True))
 
 
 def last_token(tokens: Tokens, end: int) -> int:

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float64
+import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from interp.editing.edit import ValueCurve
 from interp.editing.rewrite import Rewrite
 from interp.editing.settings import EditSettings
 from interp.editing.value import optimise_value
-from interp.maths.rank_one import LowRank, key_direction, rank_one_change
+from interp.maths.rank_one import LowRank, key_covariance, key_direction, rank_one_change
 from interp.runner.model import Model
 
 
@@ -28,9 +29,24 @@ def rome_change(
 
     With ``settings.averaged`` k and the value that the residual r starts from are averages too (r-ROME); without it they are those of
     the bare prompt, as in the original code. Either way r = v* - W k is delta, since v* = W k + delta.
+
+    ``settings.context_weight`` adds that much of the covariance of the keys over contexts to C. Then u^T k hardly depends on the
+    context, where with C alone the bare prompt may get two thirds of delta only: least squares over all contexts instead of an
+    equation for their average.
     """
     value = optimise_value(model, rewrite, layer, settings)
-    mean = value.keys.mean(0)
-    direction = key_direction(moment, mean)
-    change = rank_one_change(value.delta, direction, mean if settings.averaged else value.keys[0])
+    keys = context_keys(model, rewrite, layer, subjects=settings.subject_contexts)
+    mean = keys.mean(0)
+    weighed = moment + settings.context_weight * key_covariance(keys)
+    direction = key_direction(weighed, mean)
+    change = rank_one_change(value.delta, direction, mean if settings.averaged else keys[0])
     return Rewritten(changes={layer: change}, curves=(value.curve,))
+
+
+def context_keys(model: Model, rewrite: Rewrite, layer: int, *, subjects: bool) -> Float[Tensor, "context d_mlp"]:
+    """The keys at the subject's last token of the prompt in each context, the bare prompt's first; then those of "{subject} is a"."""
+    tokens, positions = list(rewrite.prompts), list(rewrite.positions)
+    if subjects:
+        tokens, positions = [*tokens, *rewrite.subjects], [*positions, *rewrite.subject_positions]
+    run = model.run(tokens, capture=f"mlp.post@{layer}", logits=False)
+    return run.cache[f"mlp.post@{layer}"][torch.arange(len(tokens)), positions].float()

@@ -5,7 +5,6 @@ is kept in the cache folder under the hash of the weights, so that it is drawn o
 an interrupt loses one group.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,37 +17,42 @@ from interp.runner.model import Model
 from interp.runner.sampling import sample_ids, start_ids
 
 FOLDER = "sampled_text"
+_GROUPS = 1 << 20  # more groups than anybody draws, so that no two seeds share one
 ROWS, LENGTH = 48, 128
 """Texts of a group, and the tokens of each: few enough that the KV cache of a group stays small beside the weights."""
 
 
-def sampled_texts(model: Model, n_tokens: int, *, seed: int, progress: Step) -> Iterator[tuple[int, ...]]:
+def sampled_texts(model: Model, n_tokens: int, *, seed: int, progress: Step) -> list[tuple[int, ...]]:
     """Texts of about ``LENGTH`` tokens, ``n_tokens`` in all or a few more.
 
     Each is what the model writes behind its first token (``start_ids``). That token itself stays only where the tokenizer puts it in
-    front of every text, so that the model meets these texts as it meets others.
+    front of every text, so that the model meets these texts as it meets others. ``progress`` is called with (what, done, total), in
+    tokens.
     """
     start = start_ids(model)
-    kept = len(start) if _leads(model, start) else 0
+    kept = start if _leads(model, start) else ()
     length = LENGTH if model.atlas.n_ctx is None else min(LENGTH, model.atlas.n_ctx - len(start))
-    of_each = length + kept
-    for group, first in enumerate(range(0, n_tokens, ROWS * of_each)):
-        progress("sampling text", first, n_tokens)
-        ids = _group(model, start, length, seed, group)
-        for row in ids[: -(-(n_tokens - first) // of_each)].tolist():
-            yield (*start[:kept], *row)
-    progress("sampling text", n_tokens, n_tokens)
+    needed = -(-n_tokens // (len(kept) + length))
+    texts: list[tuple[int, ...]] = []
+    while len(texts) < needed:
+        drawn = len(texts)
+
+        def told(what: str, step: int, steps: int | None, drawn: int = drawn) -> None:
+            progress(what, min(drawn * length + ROWS * step, needed * length), needed * length)
+
+        group = _group(model, start, length, seed, drawn // ROWS, told)
+        texts += [(*kept, *row) for row in group.tolist()]
+    return texts[:needed]
 
 
-def _group(model: Model, start: tuple[int, ...], length: int, seed: int, group: int) -> Tensor:
+def _group(model: Model, start: tuple[int, ...], length: int, seed: int, group: int, progress: Step) -> Tensor:
     """The texts of a group [row, token], from the cache folder or drawn now."""
     path = _path(model, seed, group, length)
     known = None if path is None else _read(path, length)
     if known is not None:
         return known
-    generator = torch.Generator().manual_seed(hash((seed, group)) % 2**63)
-    prefix = torch.tensor([start] * ROWS)
-    drawn = sample_ids(model, prefix, length, generator=generator).cpu()
+    generator = torch.Generator().manual_seed((seed * _GROUPS + group) % 2**63)
+    drawn = sample_ids(model, torch.tensor([start] * ROWS), length, generator=generator, progress=progress).cpu()
     if path is not None:
         save_tensors(path, {"ids": drawn.to(torch.int32)}, {"rows": str(ROWS)})
     return drawn

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from interp.editing.stack import base_sha256
 from interp.errors import ModelError, UsageError
-from interp.maths.second_moment import Moments, condition_number, eigenvalues, ledoit_wolf, shrink
+from interp.maths.second_moment import Moments, condition_number, eigenvalues, has_inverse, ledoit_wolf, shrink
 from interp.results import Result
 from interp.runner.model import Model
 from interp.sites import read_layer
@@ -60,10 +59,10 @@ class SecondMoment(Result):
         """The eigenvalues of the matrix, greatest first."""
         return eigenvalues(self.matrix)
 
-    @property
+    @cached_property
     def automatic_shrinkage(self) -> float:
         """How much is shrunk unless told otherwise; see ``shrunk``."""
-        if self.n_tokens >= ENOUGH_TOKENS_PER_DIMENSION * self.width:
+        if self.n_tokens >= ENOUGH_TOKENS_PER_DIMENSION * self.width and has_inverse(self.matrix):
             return 0.0
         return ledoit_wolf(self.moments)
 
@@ -71,7 +70,8 @@ class SecondMoment(Result):
         """(1 - a) C + a (tr C / d) I for the amount a, from 0 to 1.
 
         None chooses it by the number of tokens: 0 where there are ten or more for each dimension, else the amount of least expected
-        error of Ledoit and Wolf (2004) (``interp.maths.second_moment.ledoit_wolf``). Raises UsageError for an amount out of range.
+        error of Ledoit and Wolf (2004) (``interp.maths.second_moment.ledoit_wolf``). That is taken as well where C has no inverse,
+        however many tokens there are, as with units that never fire. Raises UsageError for an amount out of range.
         """
         return shrink(self.matrix, self._amount(shrinkage))
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,6 +32,19 @@ def token_batches(pieces: Sequence[tuple[int, ...]], batch_tokens: int) -> list[
             batches.append([])
         batches[-1].append(piece)
     return batches
+
+
+def tokens_kept(path: Path | None) -> int:
+    """How many tokens a checkpoint holds the sums of; 0 where there is none to read."""
+    if path is None or not path.is_file():
+        return 0
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(file.get_slice(_STATE)[1:2].item())
+    except (SafetensorError, OSError):
+        return 0
 
 
 class Fit:

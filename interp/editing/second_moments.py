@@ -101,7 +101,12 @@ def second_moments(
 
 
 def cached_moments(
-    model: Model, layers: int | Sequence[int], *, seed: int = 0, progress: Step | None = None
+    model: Model,
+    layers: int | Sequence[int],
+    *,
+    seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: Step | None = None,
 ) -> tuple[SecondMoment, ...]:
     """The second moments over the default corpus, from the cache folder where they are there, else made now and kept there.
 
@@ -109,17 +114,19 @@ def cached_moments(
     """
     chosen = _layers(model, layers)
     if model.source is None:
-        return second_moments(model, chosen, seed=seed, progress=progress)
+        return second_moments(model, chosen, seed=seed, checkpoint=checkpoint, progress=progress)
     try:
         folder = make_folder(FOLDER)
     except ModelError as error:
         model.notify(f"the second moments are not kept: {error}")
-        return second_moments(model, chosen, seed=seed, progress=progress)
+        return second_moments(model, chosen, seed=seed, checkpoint=checkpoint, progress=progress)
     with locked(f"{FOLDER}-{model.source.weights_sha256[:32]}"):
         paths = {layer: folder / _file_name(model, layer, seed) for layer in chosen}
         known = {layer: _known(model, layer, path) for layer, path in paths.items()}
         missing = [layer for layer, moment in known.items() if moment is None]
-        made = second_moments(model, missing, seed=seed, progress=progress) if missing else ()
+        made = (
+            second_moments(model, missing, seed=seed, checkpoint=checkpoint, progress=progress) if missing else ()
+        )
         for moment in made:
             moment.save(paths[moment.layer])
     found = known | {moment.layer: moment for moment in made}

@@ -13,16 +13,20 @@ class EditSettings:
     """How values are optimised and written.
 
     Contexts: ``contexts`` sampled texts of each of the ``context_lengths`` (in tokens) are put before the prompt, besides none.
+    ``value_contexts`` of them, the bare prompt among them, take part in the optimisation (None: all).
     Value: Adam with ``learning_rate`` takes ``steps`` forward passes (one update fewer) and stops early below ``stop_loss_nats``; the
     loss is the target's negative log-likelihood plus ``kl_weight`` times the divergence on the essence prompt plus ``decay`` times
     |delta| / |v0|^2; delta is held within ``clamp`` times |v0|.
-    Writing: ``averaged`` uses the key and value averaged over contexts everywhere, not the bare prompt's; the second moment is blended
-    with a multiple of the identity by ``shrinkage`` (None: as few tokens ask for); ``moment_weight`` is MEMIT's lambda;
-    ``null_threshold`` and ``ridge`` are AlphaEdit's. ``min_tokens`` is what a second moment must have seen at least.
+    Writing: ``averaged`` uses the key and value averaged over contexts everywhere, not the bare prompt's; with ``subject_contexts``
+    the average is also over "{subject} is a" in each context; ``context_weight`` times the covariance of those keys is added to the
+    second moment, so that the edit answers to each of them alike. The second moment is blended with a multiple of the identity by
+    ``shrinkage`` (None: as few tokens ask for). ``moment_weight`` is MEMIT's lambda; ``null_threshold`` and ``ridge`` are AlphaEdit's.
+    ``min_tokens`` is what a second moment must have seen at least.
     """
 
     contexts: int = 10
     context_lengths: tuple[int, ...] = (5, 10)
+    value_contexts: int | None = None
     steps: int = 20
     learning_rate: float = 0.5
     stop_loss_nats: float = 0.05
@@ -30,6 +34,8 @@ class EditSettings:
     decay: float = 0.5
     clamp: float = 4.0
     averaged: bool = True
+    subject_contexts: bool = False
+    context_weight: float = 0.0
     shrinkage: float | None = None
     moment_weight: float = 15000.0
     null_threshold: float = 0.02
@@ -40,6 +46,8 @@ class EditSettings:
         for name, good, valid in (
             ("contexts", self.contexts >= 0, "0 or more"),
             ("context_lengths", all(length >= 1 for length in self.context_lengths), "1 or more tokens each"),
+            ("value_contexts", self.value_contexts is None or self.value_contexts >= 1, "1 or more, or None for all"),
+            ("context_weight", self.context_weight >= 0, "0 or more"),
             ("steps", self.steps >= 1, "1 or more"),
             ("learning_rate", self.learning_rate > 0, "above 0"),
             ("kl_weight", self.kl_weight >= 0, "0 or more"),
@@ -61,11 +69,11 @@ class EditSettings:
         return values
 
 
-_ROME = EditSettings()
-_MEMIT = replace(_ROME, contexts=5, context_lengths=(10,), clamp=0.75)
+_PAPER = EditSettings()
+_MEMIT = replace(_PAPER, contexts=5, context_lengths=(10,), clamp=0.75)
 _BY_METHOD = {
-    "rome": _ROME,
-    "rome-original": replace(_ROME, averaged=False, shrinkage=0.0),
+    "rome": replace(_PAPER, value_contexts=6, subject_contexts=True, context_weight=0.1),
+    "rome-original": replace(_PAPER, averaged=False, shrinkage=0.0),
     "memit": _MEMIT,
     "alphaedit": _MEMIT,
 }

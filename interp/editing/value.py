@@ -21,11 +21,10 @@ from interp.runner.model import Model
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Value:
-    """What the optimisation found. ``keys`` are those of the prompt in each context; the wanted value is ``start + delta``."""
+    """What the optimisation found: the wanted value is ``start + delta``."""
 
     delta: Float[Tensor, " d_model"]
     start: Float[Tensor, " d_model"]
-    keys: Float[Tensor, "context d_mlp"]
     curve: ValueCurve
 
 
@@ -37,17 +36,25 @@ def optimise_value(model: Model, rewrite: Rewrite, layer: int, settings: EditSet
 
     Raises NumericsError where the loss or the value is not finite.
     """
-    tokens = [*rewrite.prompts, rewrite.essence]
-    positions = [*rewrite.positions, rewrite.essence_position]
+    chosen = spread_over(len(rewrite.prompts), settings.value_contexts)
+    tokens = [*(rewrite.prompts[i] for i in chosen), rewrite.essence]
+    positions = [*(rewrite.positions[i] for i in chosen), rewrite.essence_position]
+    columns = [*(rewrite.columns[i] for i in chosen), [rewrite.essence_position] * len(rewrite.target.ids)]
     run = model.run(tokens, capture=f"mlp.post@{layer}", logits=False, resumable=True)
-    n_target = len(rewrite.target.ids)
-    columns = [*rewrite.columns, [rewrite.essence_position] * n_target]
     suffixes = Suffixes(run, layer, positions, columns, place)
     starts = suffixes.start[:-1].float()
     start = starts.mean(0) if settings.averaged and place == "mlp" else starts[0]
-    keys = run.cache[f"mlp.post@{layer}"][torch.arange(len(tokens) - 1), rewrite.positions].float()
     delta, curve = _optimise(suffixes, torch.tensor(rewrite.target.ids), start, settings)
-    return Value(delta=delta, start=start, keys=keys, curve=curve)
+    return Value(delta=delta, start=start, curve=curve)
+
+
+def spread_over(n: int, wanted: int | None) -> list[int]:
+    """``wanted`` of the indices 0 to n - 1 in order, the first always among them and the others spread evenly; None is all."""
+    if wanted is None or wanted >= n:
+        return list(range(n))
+    if wanted <= 2:
+        return [0, 1][:wanted]
+    return [0, *(1 + round(i * (n - 2) / (wanted - 2)) for i in range(wanted - 1))]
 
 
 def _optimise(

@@ -170,7 +170,7 @@ class _Chunk:
     def _shift(self, tile: int, maxima: Float[Tensor, "row ..."]) -> bool:
         """Notes by how much each row of a tile is shifted, from the maxima of its blocks; whether any is."""
         low, high = torch.stack(maxima.aminmax()).tolist()
-        if -_SAFE_BITS <= low and high <= _SAFE_BITS:  # then no row's maximum is far off either
+        if low >= -_SAFE_BITS and high <= _SAFE_BITS:  # then no row's maximum is far off either
             return False
         greatest = maxima.amax(1)
         self.reference[tile] = torch.where(greatest.abs() > _SAFE_BITS, greatest, 0.0)

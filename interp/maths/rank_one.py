@@ -41,6 +41,12 @@ def key_direction(moment: Float64[Tensor, "d_mlp d_mlp"], key: Float[Tensor, " d
     return direction / direction.norm()
 
 
+def key_covariance(keys: Float[Tensor, "context d_mlp"]) -> Float64[Tensor, "d_mlp d_mlp"]:
+    """The covariance of some keys about their mean, divided by their number."""
+    centred = keys.double() - keys.double().mean(0)
+    return centred.T @ centred / len(keys)
+
+
 def rank_one_change(
     residual: Float[Tensor, " d_model"], direction: Float[Tensor, " d_mlp"], key: Float[Tensor, " d_mlp"]
 ) -> LowRank:

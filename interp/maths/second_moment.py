@@ -51,7 +51,9 @@ class SecondMomentFitter:
         squares = torch.linalg.vector_norm(keys, dim=1, dtype=torch.float32).double().square()
         fourth = float(squares.square().sum())
         if fourth != fourth or fourth == float("inf"):
-            raise NumericsError("the keys hold NaN or infinity, or numbers too large to square; no moment is made of them")
+            raise NumericsError(
+                "the keys hold NaN or infinity, or numbers too large to square; no moment is made of them"
+            )
         if keys.device.type == "cpu":
             _add_product(self._sum, keys.double())
         else:
@@ -82,9 +84,7 @@ class SecondMomentFitter:
         if not self._n_rows:
             raise NumericsError("no key was counted, so there is no second moment")
         lower = self._sum.tril().cpu() / self._n_rows
-        return Moments(
-            matrix=lower + lower.tril(-1).T, fourth=self._fourth / self._n_rows, n_rows=self._n_rows
-        )
+        return Moments(matrix=lower + lower.tril(-1).T, fourth=self._fourth / self._n_rows, n_rows=self._n_rows)
 
 
 def _add_product(into: Tensor, keys: Tensor) -> None:
@@ -114,6 +114,14 @@ def ledoit_wolf(moments: Moments) -> float:
     apart = size - float(matrix.trace()) ** 2 / width
     error = (moments.fourth - size) / moments.n_rows
     return 0.0 if error <= 0 else min(error, apart) / apart if apart > 0 else 1.0
+
+
+def has_inverse(matrix: Float64[Tensor, "d_mlp d_mlp"]) -> bool:
+    """Whether C has an inverse that means something: its Cholesky factor exists, with no pivot that rounding alone could give."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    pivots = factor.diagonal().square()
+    least = float(matrix.diagonal().max()) * matrix.shape[0] * torch.finfo(torch.float64).eps
+    return not int(failed) and float(pivots.min()) > least
 
 
 def eigenvalues(matrix: Float64[Tensor, "d_mlp d_mlp"]) -> Float64[Tensor, " d_mlp"]:

@@ -5,14 +5,14 @@ greatest, in a matrix of small numbers). A number is held as a step: steps count
 ten-thousandths and then 900 in each decade. Steps and tokens are written as decisions (predict.py) in one stream (rangecoder.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from interp.report.predict import PEERS, number_decisions, scale_of, word_decisions
+from interp.report.predict import PEERS, number_decisions, scale_of, twins_of, word_decisions
 from interp.report.rangecoder import Decisions
 
 DIGITS = 3
@@ -41,7 +41,9 @@ class Words:
 class Arrays:
     """Collects the arrays of a page, each once; blocks refer to them by number."""
 
-    def __init__(self) -> None:
+    def __init__(self, prompts: Sequence[Sequence[int]] = ()) -> None:
+        """``prompts`` are the token ids of the page's prompts: where a token comes again, its column is likened to the earlier one."""
+        self._prompts = prompts
         self._matrices: list[_Matrix] = []
         self._numbers: dict[tuple[Any, ...], int] = {}
         self._groups: list[Int[np.ndarray, "layer pos plane"]] = []
@@ -81,7 +83,7 @@ class Arrays:
         lies: list[Int[np.ndarray, "layer pos"]] = []
         for matrix in self._matrices:
             peers = [one for one in lies if one.shape == matrix.steps.shape][-PEERS:]
-            lies.append(number_decisions(matrix.steps, matrix.places, matrix.holes, peers, decisions))
+            lies.append(number_decisions(matrix.steps, matrix.places, matrix.holes, self._twins(matrix.steps.shape[1]), peers, decisions))
         words = list(self._words)
         order: list[int] = []
         if self._groups:
@@ -91,13 +93,18 @@ class Arrays:
         rank[order] = np.arange(len(order))
         known = 0
         for cells in self._groups:
-            known = word_decisions(rank[cells], len(words).bit_length(), known, decisions)
+            twins = self._twins(cells.shape[1])
+            known = word_decisions(rank[cells], twins, len(words).bit_length(), known, decisions)
         description = {
             "matrices": [matrix.described() for matrix in self._matrices],
             "planes": [list(cells.shape) for cells in self._groups],
-            "words": [words[index] for index in order],
+            "words": "\n".join(words[index] for index in order),
         }
         return description, decisions.encoded()
+
+    def _twins(self, width: int) -> Int[np.ndarray, " pos"]:
+        """Those of the first prompt with as many tokens as there are columns."""
+        return next((twins_of(ids) for ids in self._prompts if len(ids) == width), np.full(width, -1))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

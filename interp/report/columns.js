@@ -1,8 +1,10 @@
+"use strict";
 // Reads matrices and planes of words: the mirror of rangecoder.py and predict.py, where the reasons stand.
-class Decisions {
-  static rates = Array.from({ length: 121 }, (_, count) => 1 / (count + 1.6));
+const slowest = 60;
 
+class Decisions {
   constructor(bytes) {
+    this.rates = Float64Array.from({ length: slowest + 1 }, (_, count) => 1 / (count + 1.6));
     this.input = new RangeDecoder(bytes, -1);
   }
 
@@ -12,11 +14,12 @@ class Decisions {
 
   // A decision under two contexts, each the place in a table.
   bit(one, atOne, two, atTwo) {
-    const { input } = this;
-    const { rates } = Decisions;
+    const { rates } = this;
     const chance = one.chances[atOne];
-    const share = Math.min(Math.max(Math.floor((chance + two.chances[atTwo]) * 2048), 1), 4095);
-    const value = input.above((input.range >>> 12) * share);
+    const other = two.chances[atTwo];
+    const mean = !two.counts[atTwo] ? chance : !one.counts[atOne] ? other : (chance + other) / 2;
+    const share = Math.min(Math.max((mean * 4096) | 0, 1), 4095);
+    const value = this.input.decide(share, 12);
     if (value) {
       one.chances[atOne] = chance - chance * rates[one.counts[atOne]];
       two.chances[atTwo] -= two.chances[atTwo] * rates[two.counts[atTwo]];
@@ -24,9 +27,9 @@ class Decisions {
       one.chances[atOne] = chance + (1 - chance) * rates[one.counts[atOne]];
       two.chances[atTwo] += (1 - two.chances[atTwo]) * rates[two.counts[atTwo]];
     }
-    if (one.counts[atOne] < 120) one.counts[atOne]++;
-    if (two.counts[atTwo] < 120) two.counts[atTwo]++;
-    return value ? 1 : 0;
+    if (one.counts[atOne] < slowest) one.counts[atOne]++;
+    if (two.counts[atTwo] < slowest) two.counts[atTwo]++;
+    return value;
   }
 
   plain(bits) {
@@ -85,11 +88,16 @@ const columns = (() => {
     const squares = Array.from({ length: count }, () => new Array(count).fill(0));
     const products = new Array(count).fill(0);
     const learnt = { weights: products.map((_, index) => (index === 2 ? 1 : 0)) };
-    // Whole numbers, so that the order of the sums does not matter.
-    learnt.learn = (features, row) => {
+    learnt.learn = (features, line) => {
+      // Whole numbers, so that the order of the sums does not matter.
+      const sum = (one, two) => {
+        let total = 0;
+        for (let pos = 0; pos < line.length; pos++) total += one[pos] * two[pos];
+        return total;
+      };
       for (let i = 0; i < count; i++) {
-        for (let j = 0; j < count; j++) squares[i][j] = squares[i][j] * 0.75 + features.reduce((sum, one) => sum + one[i] * one[j], 0);
-        products[i] = products[i] * 0.75 + features.reduce((sum, one, pos) => sum + one[i] * row[pos], 0);
+        for (let j = i; j < count; j++) squares[i][j] = squares[j][i] = squares[i][j] * 0.75 + sum(features[i], features[j]);
+        products[i] = products[i] * 0.75 + sum(features[i], line);
       }
       learnt.weights = solved(squares, products);
     };
@@ -122,86 +130,97 @@ const columns = (() => {
   }
 
   // The steps of a matrix (null for a hole), and where its cells lie.
-  function readMatrix(decisions, [height, width], holes, sizes, peers) {
+  function readMatrix(decisions, [height, width], holes, sizes, twins, peers) {
     const places = scaleOf(sizes);
     const furthest = places[places.length - 1];
     const tables = { near: decisions.contexts(nodes * 128), told: decisions.contexts(nodes * 128), fine: decisions.contexts(128), gaps: decisions.contexts(4) };
-    const learnt = foreteller(5 + 2 * peers.length);
+    const learnt = foreteller(7 + 2 * peers.length);
+    const row = () => new Float64Array(width);
+    const zeros = row();
     const lies = [];
     const off = [];
     const steps = [];
-    const zeros = new Array(width).fill(0);
-    for (let row = 0; row < height; row++) {
-      const up = row ? lies[row - 1] : zeros;
-      const above = row > 1 ? lies[row - 2] : up;
-      const offUp = row ? off[row - 1] : zeros;
-      const line = (lies[row] = []);
-      const offLine = (off[row] = []);
-      const stepLine = (steps[row] = []);
-      const features = [];
+    for (let at = 0; at < height; at++) {
+      const up = at ? lies[at - 1] : zeros;
+      const offUp = at ? off[at - 1] : zeros;
+      const [line, offLine, left, corner, twin, overTwin] = [row(), row(), row(), row(), row(), row()];
+      const stepLine = new Array(width);
+      const features = [row().fill(unit), up, left, corner, at > 1 ? lies[at - 2] : up, twin, overTwin];
+      for (const peer of peers) features.push(peer[at], at ? peer[at - 1] : zeros);
       let sum = 0;
       for (let pos = 0; pos < width; pos++) {
-        const feature = [unit, up[pos], pos ? line[pos - 1] : up[0], pos ? up[pos - 1] : up[0], above[pos]];
-        for (const peer of peers) feature.push(peer[row][pos], row ? peer[row - 1][pos] : 0);
-        features.push(feature);
+        left[pos] = pos ? line[pos - 1] : up[0];
+        corner[pos] = pos ? up[pos - 1] : up[0];
+        twin[pos] = twins[pos] < 0 ? left[pos] : line[twins[pos]];
+        overTwin[pos] = twins[pos] < 0 ? corner[pos] : up[twins[pos]];
         let told = 0;
-        for (let index = 0; index < feature.length; index++) told += learnt.weights[index] * feature[index];
+        for (let index = 0; index < features.length; index++) told += learnt.weights[index] * features[index][pos];
         told = Math.min(Math.max(Math.floor(told + 0.5), -furthest), furthest);
         const before = pos ? offLine[pos - 1] : offUp[0];
         const second = pos > 1 ? offLine[pos - 2] : offUp[0];
         const mean = pos ? Math.floor(sum / pos) : offUp[0];
         const expected = before + second + 2 * offUp[pos] + 2 * mean + 6;
-        const reach = Math.max(stepAt(Math.min(told + 64, furthest), places) - stepAt(Math.max(told - 64, -furthest), places), 1);
-        const about = Math.min(Math.floor((expected * reach) / 96) + 1, 2 ** 31 - 1);
+        const reach = stepAt(Math.min(told + 64, furthest), places) - stepAt(Math.max(told - 64, -furthest), places);
+        const about = Math.min(Math.floor((expected * Math.max(reach, 1)) / 96) + 1, 2 ** 31 - 1);
         const look = Math.min(Math.max(Math.floor(told / 512) + 64, 0), 127);
-        const gap = (row && steps[row - 1][pos] === null ? 2 : 0) + (pos && stepLine[pos - 1] === null ? 1 : 0);
+        const gap = (at && steps[at - 1][pos] === null ? 2 : 0) + (pos && stepLine[pos - 1] === null ? 1 : 0);
         const hole = holes && decisions.bit(tables.gaps, gap, tables.gaps, gap);
         const step = hole ? 0 : stepAt(told, places) + readError(decisions, about, look, tables);
-        stepLine.push(hole ? null : step);
-        line.push(step < 0 ? -places[-step] : places[step]);
-        offLine.push(Math.abs(line[pos] - told));
+        stepLine[pos] = hole ? null : step;
+        line[pos] = step < 0 ? -places[-step] : places[step];
+        offLine[pos] = Math.abs(line[pos] - told);
         sum += offLine[pos];
       }
+      lies.push(line);
+      off.push(offLine);
+      steps.push(stepLine);
       learnt.learn(features, line);
     }
     return { steps, lies };
   }
 
   // The planes of a group, each rows of numbers of words; words are numbered as they are met.
-  function readWords(decisions, [height, width, count], depth, met) {
-    const flags = decisions.contexts((3 * count + 1) * count);
-    const seen = decisions.contexts(2 ** (depth + 1));
+  function readWords(decisions, [height, width, count], twins, depth, met) {
+    const flags = decisions.contexts((3 * count + 2) * count);
+    const seen = decisions.contexts(4 * 2 ** depth);
     const fresh = decisions.contexts(1);
     const tree = decisions.contexts(2 ** depth);
     const rows = [];
-    for (let row = 0; row < height; row++) {
-      const own = decisions.contexts(2 ** depth);
-      const line = (rows[row] = []);
-      for (let pos = 0; pos < width; pos++) {
-        const up = row ? rows[row - 1][pos] : [];
-        const near = [up, pos ? line[pos - 1] : [], pos > 1 ? line[pos - 2] : []];
-        const cell = [];
-        for (let plane = 0; plane < count; plane++) {
-          const tried = new Set(cell);
-          const found = (one, source) => {
-            if (one === undefined || tried.has(one)) return false;
-            tried.add(one);
-            return decisions.bit(flags, source * count + plane, seen, 2 * one + (source > 0 ? 1 : 0)) === 1;
-          };
-          const named = () => {
-            if (decisions.bit(fresh, 0, fresh, 0)) return met.count++;
-            let node = 1;
-            for (let place = 0; place < depth; place++) node = 2 * node + decisions.bit(tree, node, own, node);
-            return node - 2 ** depth;
-          };
-          let word = found(up[plane], 0) ? up[plane] : undefined;
-          near.forEach((words, which) => words.forEach((one, index) => {
-            if (word === undefined && found(one, 1 + which * count + index)) word = one;
-          }));
-          cell.push(word === undefined ? named() : word);
-        }
-        line.push(cell);
+    let own;
+
+    function named() {
+      if (decisions.bit(fresh, 0, fresh, 0)) return met.count++;
+      let node = 1;
+      for (let place = 0; place < depth; place++) node = 2 * node + decisions.bit(tree, node, own, node);
+      return node - 2 ** depth;
+    }
+
+    function readCell(up, twin, left) {
+      const cell = [];
+      for (let plane = 0; plane < count; plane++) {
+        const tried = cell.slice();
+        const isIt = (one, source, kind) => {
+          if (one === undefined || tried.includes(one)) return false;
+          tried.push(one);
+          return decisions.bit(flags, source * count + plane, seen, 4 * one + kind) === 1;
+        };
+        const search = () => {
+          if (isIt(up[plane], 0, 0)) return up[plane];
+          if (isIt(twin[plane], 1, 3)) return twin[plane];
+          for (const [kind, words] of [up, twin, left].entries()) {
+            for (let index = 0; index < words.length; index++) if (isIt(words[index], 2 + kind * count + index, 1 + kind)) return words[index];
+          }
+          return named();
+        };
+        cell.push(search());
       }
+      return cell;
+    }
+
+    for (let row = 0; row < height; row++) {
+      own = decisions.contexts(2 ** depth);
+      const line = (rows[row] = []);
+      for (let pos = 0; pos < width; pos++) line.push(readCell(row ? rows[row - 1][pos] : [], twins[pos] < 0 ? [] : line[twins[pos]], pos ? line[pos - 1] : []));
     }
     return Array.from({ length: count }, (_, plane) => rows.map((line) => Uint32Array.from(line, (cell) => cell[plane])));
   }

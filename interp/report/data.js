@@ -1,43 +1,10 @@
-// What the page's script reads: compressed elements, and in them JSON and arrays. The writers are base91.py, arrays.py and pack.py.
+// What the page's script reads: JSON, and arrays by reference. The writers are arrays.py and pack.py.
 const pageData = (() => {
-  const base = 91;
-  const bitsOfTwo = 13;
-  let description = { matrices: [], planes: [], words: [] };
+  let description = { matrices: [], planes: [] };
+  let words = [];
   let matrices = [];
   let planes = [];
   const computed = new Map();
-
-  // The printable characters without < > and &, numbered.
-  function characterValues() {
-    const values = new Uint8Array(127);
-    let next = 0;
-    for (let code = 33; code < 127; code++) if (!"<>&".includes(String.fromCharCode(code))) values[code] = next++;
-    return values;
-  }
-
-  function decode(text, length) {
-    const value = characterValues();
-    const bytes = new Uint8Array(length);
-    let held = 0;
-    let bits = 0;
-    let at = 0;
-    for (let index = 0; at < length; index += 2) {
-      held = (held << bitsOfTwo) | (value[text.charCodeAt(index)] * base + value[text.charCodeAt(index + 1)]);
-      for (bits += bitsOfTwo; bits > 7 && at < length; bytes[at++] = held >> bits) bits -= 8;
-      held &= (1 << bits) - 1;
-    }
-    return bytes;
-  }
-
-  // The bytes of an element, unpacked as its type says.
-  async function unpack(id) {
-    const { textContent, dataset, type } = document.getElementById(id);
-    const bytes = decode(textContent, Number(dataset.bytes));
-    if (type === "application/x-lzma") return unpackLzma(bytes, Number(dataset.size));
-    if (type === "application/octet-stream") return bytes;
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Uint8Array(await new Response(stream).arrayBuffer());
-  }
 
   // The numbers that steps 0 to top stand for: see arrays.py.
   function sizesOf({ exact, top }) {
@@ -53,19 +20,30 @@ const pageData = (() => {
     return steps.map((row) => row.map((step) => (step === null ? null : step < 0 ? -value(sizes[-step]) : value(sizes[step]))));
   }
 
-  function readArrays(bytes) {
+  // For each token the place where it stood last before, -1 for none, in the first prompt with as many tokens as there are columns.
+  function twinsOf(prompts, width) {
+    const { ids } = Object.values(prompts).find((prompt) => prompt.ids.length === width) || { ids: new Array(width) };
+    const last = new Map();
+    return ids[0] === undefined ? new Array(width).fill(-1) : ids.map((id, place) => {
+      const before = last.has(id) ? last.get(id) : -1;
+      last.set(id, place);
+      return before;
+    });
+  }
+
+  function readArrays(bytes, prompts) {
     const decisions = new Decisions(bytes);
     const read = [];
     matrices = description.matrices.map((unit) => {
       const sizes = sizesOf(unit);
-      const same = read.filter(({ shape }) => shape.join() === unit.shape.join()).slice(-2);
-      const { steps, lies } = columns.readMatrix(decisions, unit.shape, unit.holes, sizes, same.map((one) => one.lies));
+      const peers = read.filter(({ shape }) => shape.join() === unit.shape.join()).slice(-4).map((one) => one.lies);
+      const { steps, lies } = columns.readMatrix(decisions, unit.shape, unit.holes, sizes, twinsOf(prompts, unit.shape[1]), peers);
       read.push({ shape: unit.shape, lies });
       return numbersOf(steps, sizes, unit.exponent);
     });
     const met = { count: 0 };
-    const depth = 32 - Math.clz32(description.words.length);
-    planes = description.planes.flatMap((shape) => columns.readWords(decisions, shape, depth, met));
+    const depth = 32 - Math.clz32(words.length);
+    planes = description.planes.flatMap((shape) => columns.readWords(decisions, shape, twinsOf(prompts, shape[1]), depth, met));
   }
 
   const functions = {
@@ -86,16 +64,15 @@ const pageData = (() => {
     return computed.get(name);
   }
 
-  const word = (plane, row, column) => description.words[planes[plane][row][column]];
-
-  const text = (bytes) => new TextDecoder().decode(bytes);
+  const word = (plane, row, column) => words[planes[plane][row][column]];
 
   async function read() {
-    const data = JSON.parse(text(await unpack("data")));
+    const data = JSON.parse(await packed.text("data"));
     description = data.arrays;
-    readArrays(await unpack("arrays"));
+    words = description.words ? description.words.split("\n") : [];
+    readArrays(await packed.bytes("arrays"), data.prompts);
     return data;
   }
 
-  return { read, matrix, word, bytes: unpack, code: async (id) => text(await unpack(id)) };
+  return { read, matrix, word, bytes: packed.bytes };
 })();

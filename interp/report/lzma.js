@@ -5,44 +5,42 @@ class RangeDecoder {
   constructor(bytes, at) {
     this.bytes = bytes;
     this.at = at + 5;
-    this.range = 2 ** 32 - 1;
-    this.code = 0;
-    for (let place = at + 1; place < at + 5; place++) this.code = this.code * 256 + bytes[place];
+    // The range and the code: an array keeps them from becoming objects at each step.
+    this.now = new Float64Array([2 ** 32 - 1, 0]);
+    for (let place = at + 1; place < at + 5; place++) this.now[1] = this.now[1] * 256 + bytes[place];
   }
 
-  // Whether the code lies at or above a bound, which then is where the range starts; otherwise it ends there.
-  above(bound) {
-    const over = this.code >= bound;
-    if (over) {
-      this.code -= bound;
-      this.range -= bound;
-    } else {
-      this.range = bound;
+  // One bit. Of 2 ** bits equal parts of the range, 0 has ``share``.
+  decide(share, bits) {
+    const { now } = this;
+    const bound = (now[0] >>> bits) * share;
+    if (now[1] < bound) {
+      now[0] = bound;
+      if (bound < 2 ** 24) this.fill();
+      return 0;
     }
-    this.fill();
-    return over;
-  }
-
-  // A bit that is as likely 0 as 1.
-  even() {
-    this.range -= this.range % 2;
-    return this.above(this.range / 2) ? 1 : 0;
+    now[1] -= bound;
+    now[0] -= bound;
+    if (now[0] < 2 ** 24) this.fill();
+    return 1;
   }
 
   // A number of some bits, every value as likely as every other.
   number(bits) {
-    const part = Math.floor(this.range / 2 ** bits);
-    const value = Math.floor(this.code / part);
-    this.code -= value * part;
-    this.range = part;
+    const { now } = this;
+    const part = now[0] >>> bits;
+    const value = Math.floor(now[1] / part);
+    now[1] -= value * part;
+    now[0] = part;
     this.fill();
     return value;
   }
 
   fill() {
-    while (this.range < 2 ** 24) {
-      this.range *= 256;
-      this.code = this.code * 256 + this.bytes[this.at++];
+    const { now, bytes } = this;
+    while (now[0] < 2 ** 24) {
+      now[0] *= 256;
+      now[1] = now[1] * 256 + bytes[this.at++];
     }
   }
 }
@@ -57,7 +55,7 @@ function unpackLzma(bytes, size) {
 
   function bit(table, index) {
     const chance = table[index];
-    if (input.above((input.range >>> 11) * chance)) {
+    if (input.decide(chance, 11)) {
       table[index] = chance - (chance >> 5);
       return 1;
     }
@@ -132,7 +130,7 @@ function unpackLzma(bytes, size) {
     const high = (2 | (slot & 1)) * 2 ** direct;
     if (slot < 14) return high + reversed(near, high - slot, direct);
     let middle = 0;
-    for (let place = 4; place < direct; place++) middle = 2 * middle + input.even();
+    for (let place = 4; place < direct; place++) middle = 2 * middle + input.number(1);
     return high + 16 * middle + reversed(aligned, 0, 4);
   }
 

@@ -20,6 +20,8 @@ Child: TypeAlias = str | Html
 
 _TERM = re.compile(r"\[\[([^\]|]+)(?:\|([^\]]+))?\]\]")
 _VOID = frozenset({"br", "hr", "input", "meta"})
+_ENDED_BY_THE_NEXT = frozenset({"td", "tr"})
+"""Elements whose end tag HTML leaves out: a long prompt has many of them."""
 
 
 def element(tag: str, *children: Child, **attributes: str | int | bool | None) -> Html:
@@ -35,7 +37,9 @@ def element(tag: str, *children: Child, **attributes: str | int | bool | None) -
         plain = name.rstrip("_").replace("_", "-")
         written.append(f" {plain}" if value is True else f' {plain}="{escape(str(value))}"')
     opening = f"<{tag}{''.join(written)}>"
-    return Html(opening if tag in _VOID else f"{opening}{join(children).text}</{tag}>")
+    if tag in _VOID:
+        return Html(opening)
+    return Html(f"{opening}{join(children).text}{'' if tag in _ENDED_BY_THE_NEXT else f'</{tag}>'}")
 
 
 def join(children: Iterable[Child], separator: str = "") -> Html:

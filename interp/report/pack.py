@@ -67,7 +67,7 @@ def compressed(data: Mapping[str, Any], arrays: Arrays) -> tuple[bytes, bytes]:
     """Everything the script reads: JSON, and the bytes of its arrays; the same for the same data."""
     description, binary = arrays.packed()
     text = json.dumps(
-        {**data, "arrays": description}, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+        {**data, "arrays": description}, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return text.encode(), binary
 

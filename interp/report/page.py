@@ -14,6 +14,7 @@ from typing import Any
 from interp.errors import UsageError, unknown
 from interp.files import write_bytes
 from interp.report import base91
+from interp.report.arrays import Arrays
 from interp.report.blocks import Finding, Prompt, Section
 from interp.report.markup import Html, element, join, quoted, terms_in
 from interp.report.pack import compressed, dense, squeezed
@@ -58,25 +59,26 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
     prompts = _prompts(results)
     sections = _sections(results, prompts)
     sections.append(glossary.build(_used_terms(sections)))
-    renderer = Renderer()
+    renderer = Renderer(arrays=Arrays([prompts[key].tokens.ids for key in sorted(prompts)]))
     body = [renderer.section(section, number) for number, section in enumerate(sections, start=1)]
     tokens_of = {
         key: {"labels": prompt.tokens.labels, "ids": prompt.tokens.ids, "positions": prompt.positions}
         for key, prompt in prompts.items()
     }
     text, binary = compressed({"blocks": renderer.data, "prompts": tokens_of}, renderer.arrays)
-    sources = ["lzma.js", "columns.js", "data.js", *(["heads.js"] if renderer.blobs else []), "script.js"]
-    script = "".join(map(_source, sources))
+    script = _source("lzma.js") + _source("boot.js")
+    program, program_digest = _program(with_heads=bool(renderer.blobs))
     blobs = [_packed(f"blob{number}", squeezed(blob), "gzip") for number, blob in enumerate(renderer.blobs)]
     plotly, plotly_digest = _plotly()
     parts = {
-        "csp": _policy(_digest(script), plotly_digest),
+        "csp": _policy(_digest(script), program_digest, plotly_digest),
         "title": join([visible(title) if title is not None else _title(results, prompts)]).text,
         "style": _source("style.css"),
         "head": _head(results, prompts, sections).text,
         "contents": _contents(sections).text,
         "sections": join(body, "\n").text,
         "data": "\n".join([_dense("data", text), _packed("arrays", binary, "octet-stream"), *blobs]),
+        "program": program,
         "plotly": plotly,
         "script": script,
     }
@@ -202,12 +204,12 @@ def _title(results: Sequence[Result], prompts: Mapping[str, Prompt]) -> str:
     return f"{text if len(text) <= 60 else text[:59] + '…'} · {model} · interp"
 
 
-def _policy(script: str, plotly: str) -> str:
-    """Nothing may be fetched, and only the two scripts with these digests may run.
+def _policy(*digests: str) -> str:
+    """Nothing may be fetched, and only scripts with these digests may run.
 
     Styles need 'unsafe-inline' because plotly sets style attributes; images may be made in the page, for the download button.
     """
-    hashes = " ".join(f"'sha256-{digest}'" for digest in (script, plotly))
+    hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
     rules: dict[str, Any] = {
         "default-src": "'none'",
         "script-src": hashes,
@@ -231,6 +233,14 @@ def _source(name: str) -> str:
     """A script or style without indentation and comment lines, which the reader of a page does not need."""
     lines = (line.strip() for line in _asset(name).splitlines())
     return "".join(f"{line}\n" for line in lines if line and not line.startswith(("//", "/*")))
+
+
+@cache
+def _program(*, with_heads: bool) -> tuple[str, str]:
+    """The element that holds the page's own script, and the digest of what it unpacks to."""
+    names = ("columns.js", "data.js", *(("heads.js",) if with_heads else ()), "script.js")
+    code = "".join(map(_source, names))
+    return _dense("program", code.encode()), _digest(code)
 
 
 @cache

@@ -1,6 +1,6 @@
 """Matrices and planes of words as decisions, each cell told from the cells above and before it.
 
-A number is foretold from its neighbours, and from the same cell of the two matrices before, by least squares over the rows so far. What
+A number is foretold from its neighbours, and from the same cell of the matrices before, by least squares over the rows so far. What
 is written is how far off that was, in steps of the matrix, under two contexts: how far off it was around, and the number foretold. A word
 is looked for among the words above and before it; one not found there is named.
 
@@ -22,7 +22,7 @@ _STRIDE = 16
 _NODES = 96
 _LONGEST = 17
 _FARTHEST = (1 << 31) - 1
-PEERS = 2
+PEERS = 4
 
 
 def scale_of(sizes: Sequence[float]) -> Int[np.ndarray, " step"]:
@@ -79,14 +79,30 @@ def _solved(squares: list[list[float]], products: list[float]) -> list[float]:
     return weights
 
 
-def features_of(rows: Int[np.ndarray, "layer pos"], row: int, peers: Sequence[np.ndarray]) -> Int[np.ndarray, "feature pos"]:
-    """For each cell of a row: a constant, its neighbours above, before, above and before, two above, then its peers and those above them."""
+def twins_of(ids: Sequence[int]) -> Int[np.ndarray, " pos"]:
+    """For each token the place where it stood last before, -1 for none: there the model often did the same."""
+    last: dict[int, int] = {}
+    twins = []
+    for place, number in enumerate(ids):
+        twins.append(last.get(number, -1))
+        last[number] = place
+    return np.array(twins, dtype=np.int64)
+
+
+def features_of(
+    rows: Int[np.ndarray, "layer pos"], row: int, twins: Int[np.ndarray, " pos"], peers: Sequence[np.ndarray]
+) -> Int[np.ndarray, "feature pos"]:
+    """For each cell of a row: a constant; the cells above, before, above and before, two above; that at its twin and the one above that
+
+    (before and above for a token without one); then its peers and the cells above them.
+    """
     zero = np.zeros_like(rows[0])
     up = rows[row - 1] if row else zero
     above = rows[row - 2] if row > 1 else up
     left = np.concatenate([up[:1], rows[row, :-1]])
     corner = np.concatenate([up[:1], up[:-1]])
-    found = [np.full_like(zero, UNIT), up, left, corner, above]
+    twin, over_twin = np.where(twins < 0, left, rows[row, twins]), np.where(twins < 0, corner, up[twins])
+    found = [np.full_like(zero, UNIT), up, left, corner, above, twin, over_twin]
     for peer in peers:
         found += [peer[row], peer[row - 1] if row else zero]
     return np.stack(found)
@@ -96,6 +112,7 @@ def number_decisions(
     steps: Int[np.ndarray, "layer pos"],
     places: Int[np.ndarray, " step"],
     holes: Bool[np.ndarray, "layer pos"],
+    twins: Int[np.ndarray, " pos"],
     peers: Sequence[np.ndarray],
     out: Decisions,
 ) -> Int[np.ndarray, "layer pos"]:
@@ -106,10 +123,10 @@ def number_decisions(
     lies = np.sign(steps) * places[np.abs(steps)]
     base, gaps = out.contexts(_NODES * 2 * 128), out.contexts(4)
     fine = out.contexts(128)
-    foreteller = Foreteller(5 + 2 * len(peers))
+    foreteller = Foreteller(7 + 2 * len(peers))
     off = np.zeros_like(lies)
     for row in range(len(steps)):
-        features = features_of(lies, row, peers)
+        features = features_of(lies, row, twins, peers)
         told = np.zeros(lies.shape[1])
         for weight, feature in zip(foreteller.weights, features, strict=True):
             told = told + weight * feature
@@ -199,11 +216,13 @@ def _row_decisions(steps, guess, near, kind, bases, holes, out: Decisions) -> No
             out.plain(rest & ((1 << left) - 1), left)
 
 
-def word_decisions(cells: Int[np.ndarray, "layer pos plane"], depth: int, known: int, out: Decisions) -> int:
+def word_decisions(
+    cells: Int[np.ndarray, "layer pos plane"], twins: Int[np.ndarray, " pos"], depth: int, known: int, out: Decisions
+) -> int:
     """Adds the decisions of a group of planes to ``out``. Words are numbered as they are met: ``known`` counts those met before, the result those met now."""
     n_rows, n_pos, n_planes = cells.shape
-    sources = 3 * n_planes + 1
-    flags, seen, fresh = out.contexts(sources * n_planes), out.contexts(1 << (depth + 1)), out.contexts(1)
+    sources = 3 * n_planes + 2
+    flags, seen, fresh = out.contexts(sources * n_planes), out.contexts(4 << depth), out.contexts(1)
     tree = out.contexts(1 << depth)
     first, second, value = out.first, out.second, out.value
     rows = cells.tolist()
@@ -211,21 +230,18 @@ def word_decisions(cells: Int[np.ndarray, "layer pos plane"], depth: int, known:
         own = out.contexts(1 << depth)
         for pos in range(n_pos):
             up = rows[row - 1][pos] if row else []
+            twin = rows[row][twins[pos]] if twins[pos] >= 0 else []
             left = rows[row][pos - 1] if pos else []
-            second_left = rows[row][pos - 2] if pos > 1 else []
+            others = list(enumerate([*up, *[-1] * (n_planes - len(up)), *twin, *[-1] * (n_planes - len(twin)), *left], 2))
             used: list[int] = []
             for plane, word in enumerate(rows[row][pos]):
-                tried = list(used)
-                order = [(up[plane], 0)] if up else []
-                order += [(one, 1 + index) for index, one in enumerate(up)]
-                order += [(one, 1 + n_planes + index) for index, one in enumerate(left)]
-                order += [(one, 1 + 2 * n_planes + index) for index, one in enumerate(second_left)]
-                for one, source in order:
+                tried = {*used, -1}
+                for source, one in [*enumerate([*up[plane : plane + 1]]), *((1, one) for one in twin[plane : plane + 1]), *others]:
                     if one in tried:
                         continue
-                    tried.append(one)
+                    tried.add(one)
                     first.append(flags + source * n_planes + plane)
-                    second.append(seen + 2 * one + (source > 0))
+                    second.append(seen + 4 * one + (0 if source == 0 else 1 + (source - 2) // n_planes if source > 1 else 3))
                     value.append(int(one == word))
                     if one == word:
                         break
@@ -246,4 +262,3 @@ def word_decisions(cells: Int[np.ndarray, "layer pos plane"], depth: int, known:
                             node = 2 * node + bit
                 used.append(word)
     return known
-

@@ -1,12 +1,12 @@
 """A range coder: decisions with learnt chances in nearly as few bits as they are surprising.
 
-A decision is one bit with two contexts. Each context remembers how often its bit was 0; the chance taken is the mean of the two. Whoever
-reads knows the same contexts and learns the same chances, so nothing but the decisions is written (Martin 1979; the carry goes back
+A decision is one bit with two contexts. Each context remembers how often its bit was 0; the chance taken is the mean of the two, or
+that of the one which was met before. Whoever reads knows the same contexts and learns the same chances, so nothing but the decisions is written (Martin 1979; the carry goes back
 into bytes already written). Chances are products and sums of doubles in a fixed order: Python and JavaScript get the same bits.
 """
 
 CHANCE_BITS = 12
-SLOWEST = 120
+SLOWEST = 60
 RATES = tuple(1 / (count + 1.6) for count in range(SLOWEST + 1))
 _TOP = 1 << 24
 
@@ -43,7 +43,8 @@ class Decisions:
                 low += size * value
             else:
                 chance, other = chances[one], chances[two]
-                bound = (size >> CHANCE_BITS) * min(max(int((chance + other) * 2048), 1), 4095)
+                mean = chance if not counts[two] else other if not counts[one] else (chance + other) / 2
+                bound = (size >> CHANCE_BITS) * min(max(int(mean * 4096), 1), 4095)
                 if value:
                     low += bound
                     size -= bound

@@ -19,12 +19,6 @@
     modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "resetScale2d"]],
   };
 
-  async function loadPlotly() {
-    const script = document.createElement("script");
-    script.textContent = await pageData.code("plotly");
-    document.head.append(script);
-  }
-
   function make(tag, text, className) {
     const node = document.createElement(tag);
     if (text !== undefined) node.textContent = text;
@@ -40,7 +34,8 @@
   function number(value) {
     if (value === null || value === undefined) return "–";
     if (typeof value !== "number") return String(value);
-    return String(Number(value.toPrecision(4))).replace("-", "−");
+    // Whole numbers, such as ranks, are exact.
+    return String(Number.isInteger(value) ? value : Number(value.toPrecision(4))).replace("-", "−");
   }
 
   // ---- Figures ----
@@ -487,12 +482,9 @@
     collectViews(data.blocks);
     buildSelection();
     for (const view of views) if (view.spec.type === "linked") fillLinked(view);
-    await loadPlotly();
+    await packed.run("plotly");
     drawWhenSeen();
   }
 
-  start().catch((error) => {
-    byId("trouble").hidden = false;
-    throw error;
-  });
+  start().catch(showTrouble);
 })();

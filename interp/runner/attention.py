@@ -158,7 +158,7 @@ def pattern_rows(
         visible = mask if mask is None or mask.shape[-2] == 1 else mask[..., start:stop, :]
         scores = attention_scores(module, query[:, :, start:stop], key[:, :, :seen], visible, extra)
         rows = query.new_empty(*query.shape[:2], stop - start, n_key) if out is None else out[:, :, start:stop]
-        rows[..., :seen] = softmax_with_sink(scores, extra.get("s_aux"))
+        softmax_with_sink(scores, extra.get("s_aux"), out=rows[..., :seen])
         rows[..., seen:] = 0
         yield start, rows
 
@@ -177,11 +177,18 @@ def attention_scores(module: nn.Module, query: Tensor, key: Tensor, mask: Any, e
     grouped = query.unflatten(1, (n_kv_heads, n_heads // n_kv_heads)).flatten(2, 3)
     product = torch.matmul(grouped, key.transpose(-1, -2))
     scores = product.unflatten(2, (n_heads // n_kv_heads, query.shape[2])).flatten(1, 2)
-    scores = (scores if scores.dtype == torch.float64 else scores.float()) * scaling
+    scores = (scores if scores.dtype == torch.float64 else scores.float()).mul_(scaling)
     softcap = extra.get("softcap")
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    return scores.masked_fill_(_hidden(module, scores, mask, extra), float("-inf"))
+    if mask is not None:
+        return scores.masked_fill_(~mask if mask.dtype == torch.bool else _far_below(mask), float("-inf"))
+    n_query = scores.shape[-2]
+    if _is_causal(module, extra) and n_query > 1:
+        # Only among the last keys, as many as there are queries, does one come after a query.
+        later = torch.ones(n_query, n_query, dtype=torch.bool, device=scores.device).triu_(1)
+        scores[..., scores.shape[-1] - n_query :].masked_fill_(later, float("-inf"))
+    return scores
 
 
 def _is_causal(module: nn.Module, extra: dict) -> bool:
@@ -189,21 +196,20 @@ def _is_causal(module: nn.Module, extra: dict) -> bool:
     return getattr(module, "is_causal", True) if given is None else given
 
 
-def _hidden(module: nn.Module, scores: Tensor, mask: Any, extra: dict) -> Tensor:
-    """Which keys a query may not see. No mask means plain causal attention."""
-    n_query, n_key = scores.shape[-2:]
-    if mask is None:
-        hidden = torch.ones(n_query, n_key, dtype=torch.bool, device=scores.device)
-        causal = _is_causal(module, extra) and n_query > 1
-        return hidden.triu(n_key - n_query + 1) if causal else torch.zeros_like(hidden)
-    if mask.dtype == torch.bool:
-        return ~mask
+def _far_below(mask: Tensor) -> Tensor:
+    """Which keys an additive mask hides."""
     return mask < torch.finfo(mask.dtype).min / 2
 
 
-def softmax_with_sink(scores: Tensor, sink: Tensor | None) -> Tensor:
-    """Probabilities over the keys; a learned sink (gpt_oss) takes its share and is dropped, so rows may sum to less than one."""
+def softmax_with_sink(scores: Tensor, sink: Tensor | None, *, out: Tensor | None = None) -> Tensor:
+    """Probabilities over the keys, in ``out`` where given; a learned sink (gpt_oss) takes its share and is dropped, so rows may sum to
+    less than one.
+    """
+    if sink is None and out is not None and out.dtype == scores.dtype:
+        return torch.softmax(scores, -1, out=out)
     if sink is None:
-        return torch.softmax(scores, -1)
-    column = sink.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1).to(scores.dtype)
-    return torch.softmax(torch.cat([scores, column], -1), -1)[..., :-1]
+        probabilities = torch.softmax(scores, -1)
+    else:
+        column = sink.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1).to(scores.dtype)
+        probabilities = torch.softmax(torch.cat([scores, column], -1), -1)[..., :-1]
+    return probabilities if out is None else out.copy_(probabilities)

@@ -121,9 +121,10 @@ class Plan:
         self._visit(at).changes.append(change)
 
     def _visit(self, site: Site) -> Visit:
-        if site not in self._visits:
-            self._visits[site] = Visit(self.table.bindings[site])
-        return self._visits[site]
+        visit = self._visits.get(site)
+        if visit is None:
+            visit = self._visits[site] = Visit(self.table.bindings[site])
+        return visit
 
     def take_out(self, kind: str) -> list[Capture]:
         """Removes the captures of one kind and returns them."""
@@ -134,8 +135,7 @@ class Plan:
     def visits(self) -> dict[Port, list[Visit]]:
         """Visits by port; at one port in the order of their sites."""
         ports: dict[Port, list[Visit]] = {}
-        for site in sorted(self._visits, key=lambda site: site.order):
-            visit = self._visits[site]
+        for _, visit in sorted(self._visits.items(), key=lambda item: item[0].order):
             ports.setdefault(visit.binding.port, []).append(visit)
         return ports
 

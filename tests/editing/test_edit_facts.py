@@ -73,11 +73,17 @@ def moments(small):
     return make
 
 
-def module_of(model, name, layer=LAYER):
+def middle(model):
+    """The last layer whose MLP at the subject can reach the answer: attention of a later one must carry it there."""
+    return model.atlas.n_layers - 2
+
+
+def module_of(model, name, layer=None):
+    layer = middle(model) if layer is None else layer
     return model.hf.get_submodule(f"{PREFIX.get(name, 'model.layers')}.{layer}.{DOWN.get(name, 'mlp.down_proj')}")
 
 
-def block_of(model, name, layer=LAYER):
+def block_of(model, name, layer):
     return model.hf.get_submodule(f"{PREFIX.get(name, 'model.layers')}.{layer}")
 
 
@@ -104,9 +110,9 @@ def value_settings(settings):
     }
 
 
-def change(edit, layer=LAYER):
-    """The change of a layer's matrix, [d_model d_mlp]."""
-    (found,) = [one for one in edit.layers if one.layer == layer]
+def change(edit, layer=None):
+    """The change of a layer's matrix, [d_model d_mlp]; of the only one there is."""
+    (found,) = [one for one in edit.layers if layer in (one.layer, None)]
     return found.left.double() @ found.right.double()
 
 
@@ -128,7 +134,13 @@ def state(model):
 
 
 def make(model, moments, fact=TOWER, method="rome", **given):
-    arguments = {"layers": LAYER, "contexts": CONTEXTS, "settings": SETTINGS, "allow_known": True, "moments": moments}
+    arguments = {
+        "layers": middle(model),
+        "contexts": CONTEXTS,
+        "settings": SETTINGS,
+        "allow_known": True,
+        "moments": moments,
+    }
     return edit_facts(model, fact, method, **{**arguments, **given})
 
 
@@ -142,7 +154,7 @@ def test_rome_is_that_of_full_forwards(small, moments, name, method, fact):
     model, original = small(name), method == "rome-original"
     settings = replace(settings_of(method), min_tokens=1, shrinkage=0.01, **TUNED_AWAY)
     edit = make(model, moments(name), fact, method, settings=settings)
-    module, moment = module_of(model, name), moments(name)[LAYER].shrunk(0.01)
+    module, moment = module_of(model, name), moments(name)[middle(model)].shrunk(0.01)
     u, value, update, curve = oracle.rome(
         model.hf, module, plain(model, fact), moment, original=original, **value_settings(settings)
     )
@@ -168,16 +180,21 @@ TUNED_AWAY = {}
 
 
 @pytest.mark.parametrize("method", ["memit", "alphaedit"])
-@pytest.mark.parametrize("name", [name for name in EVERY if name not in POST_NORM and getattr(name, "values", "")[:1] not in
-                                  [(one,) for one in POST_NORM]])
+@pytest.mark.parametrize("name", [name for name in EVERY if getattr(name, "values", [name])[0] not in POST_NORM])
 def test_facts_spread_over_layers_as_by_full_forwards(small, moments, name, method):
     model = small(name)
-    layers = list(range(min(model.atlas.n_layers, 3)))[-2:]
+    layers = list(range(middle(model) + 1))[-2:]
     chosen = [moments(name)[layer] for layer in layers]
     matrices = [moment.shrunk(0.01) for moment in chosen]
     threshold = float(torch.linalg.eigvalsh(torch.stack(matrices)).median())
     settings = replace(
-        settings_of(method), min_tokens=1, shrinkage=0.01, moment_weight=5.0, null_threshold=threshold, ridge=0.3, steps=6
+        settings_of(method),
+        min_tokens=1,
+        shrinkage=0.01,
+        moment_weight=5.0,
+        null_threshold=threshold,
+        ridge=0.3,
+        steps=6,
     )
     edit = make(model, chosen, [TOWER, BRIDGE], method, layers=layers, settings=settings)
     modules = [module_of(model, name, layer) for layer in layers]
@@ -218,18 +235,8 @@ def test_memit_with_one_fact_one_layer_and_a_hard_constraint_is_rome(small, mome
     free = replace(SETTINGS, decay=0.0, clamp=1e6, steps=8)
     model = small("llama")
     rome = make(model, moments("llama"), settings=free)
-    hard = replace(free, moment_weight=1e-6)
-    memit = make(model, moments("llama"), method="memit", settings=hard, layers=[LAYER])
-    key_gap = oracle_gap(model, "llama")
-    close(change(memit) / change(memit).norm(), change(rome) / change(rome).norm(), 1e-3)
-    assert key_gap > 0.0
-
-
-def oracle_gap(model, name):
-    """How far the bare key is from the averaged one: were it 0 the test above could not tell them apart."""
-    module, fact = module_of(model, name), plain(model, TOWER)
-    mean = oracle.average_key(model.hf, module, fact.prompts, fact.positions)
-    return float((oracle.key(model.hf, module, fact.prompts[0], fact.positions[0]) - mean).norm())
+    memit = make(model, moments("llama"), method="memit", settings=replace(free, moment_weight=1e-6), layers=[LAYER])
+    close(change(memit), change(rome), 1e-3)
 
 
 def test_alphaedit_leaves_preserved_keys_alone(small, moments):
@@ -250,7 +257,9 @@ def test_an_edit_makes_its_target_likelier(small, moments, name):
     token = rewrite_of(model, TOWER, CONTEXTS).target.ids[0]
     before = model.run(TOWER.prompt, logits="last").last_logits.log_softmax(-1)[0, token]
     for method in METHODS:
-        settings = replace(settings_of(method), min_tokens=1, shrinkage=0.01, moment_weight=1.0, null_threshold=1e9, ridge=1e-3)
+        settings = replace(
+            settings_of(method), min_tokens=1, shrinkage=0.01, moment_weight=1.0, null_threshold=1e9, ridge=1e-3
+        )
         with applied(model, make(model, moments(name), method=method, settings=settings)):
             after = model.run(TOWER.prompt, logits="last").last_logits.log_softmax(-1)[0, token]
         assert float(after) > float(before), method
@@ -296,7 +305,9 @@ def test_the_model_is_left_as_it_was(small, moments, method):
     model = small("llama")
     before = state(model)
     chance = torch.get_rng_state()
-    edit = make(model, moments("llama"), method=method, settings=replace(settings_of(method), min_tokens=1, null_threshold=1e9))
+    edit = make(
+        model, moments("llama"), method=method, settings=replace(settings_of(method), min_tokens=1, null_threshold=1e9)
+    )
     assert state(model) == before
     assert torch.equal(torch.get_rng_state(), chance)
     assert edit.layer_source == "given"
@@ -331,7 +342,6 @@ def fails(model, error, message, call):
         ({"layers": 3}, UsageError, "layer 3.*0 to 2"),
         ({"layers": -4}, UsageError, "layer -4.*0 to 2"),
         ({"layers": []}, UsageError, "no layer"),
-        ({"layers": "best"}, UsageError, "'best'.*'auto'"),
         ({"layers": [0, 1]}, UsageError, "rome edits one layer.*memit"),
         ({"method": "romee"}, UsageError, "rome, rome-original, memit, alphaedit"),
         ({"moments": ()}, UsageError, "no second moment of layer 1"),
@@ -349,21 +359,24 @@ def test_a_target_that_the_model_gives_already(small, moments):
     model = small("llama")
     said = word_model.WORDS[int(model.run(TOWER.prompt, logits="last").last_logits.argmax())]
     known = replace(TOWER, target=f" {said}")
-    fails(model, UsageError, "already.*allow_known=True", lambda: make(model, moments("llama"), known, allow_known=False))
+    fails(
+        model, UsageError, "already.*allow_known=True", lambda: make(model, moments("llama"), known, allow_known=False)
+    )
     assert make(model, moments("llama"), known, settings=replace(SETTINGS, steps=2)).facts == (known,)
 
 
 def test_second_moments_of_another_model_or_layer(small, moments):
     model = small("llama")
-    fails(model, (ModelError, UsageError), "model", lambda: make(model, moments("mistral")))
+    stranger = second_moments(word_model.build("llama", seed=1), LAYER, [" ".join(word_model.WORDS[:60])])
+    fails(model, ModelError, "model", lambda: make(model, stranger))
     other = moments("llama")[0]
     fails(model, UsageError, "no second moment of layer 1", lambda: make(model, other))
 
 
 def test_a_mixture_of_experts_is_refused(small, moments):
     model = small("mixtral")
-    fails(model, UsageError, "mixture of experts", lambda: make(model, moments("llama")))
-    fails(model, UsageError, "mixture of experts", lambda: make(model, None, layers="auto", method="memit"))
+    fails(model, UsageError, "mixtures? of experts", lambda: make(model, moments("llama")))
+    fails(model, UsageError, "mixtures? of experts", lambda: make(model, None, layers="auto", method="memit"))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -372,7 +385,13 @@ def test_nan_in_the_weights_above(moments, method, bad):
     """The layers below and their second moments are fine, so only the optimisation meets it."""
     model = word_model.build("llama")
     module_of(model, "llama", 2).weight.data[0, 0] = bad
-    fails(model, NumericsError, "NaN|infinit|finite", lambda: make(model, moments("llama"), method=method))
+    settings = replace(SETTINGS, null_threshold=1e9)
+    fails(
+        model,
+        NumericsError,
+        "NaN|infinit|finite",
+        lambda: make(model, moments("llama"), method=method, settings=settings),
+    )
 
 
 def test_an_interruption_in_the_middle_leaves_the_model(small, moments):
@@ -391,7 +410,15 @@ def test_an_interruption_in_the_middle_leaves_the_model(small, moments):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("contexts", -1), ("steps", 0), ("learning_rate", 0.0), ("clamp", 0.0), ("shrinkage", 1.5), ("moment_weight", 0.0), ("ridge", 0.0)],
+    [
+        ("contexts", -1),
+        ("steps", 0),
+        ("learning_rate", 0.0),
+        ("clamp", 0.0),
+        ("shrinkage", 1.5),
+        ("moment_weight", 0.0),
+        ("ridge", 0.0),
+    ],
 )
 def test_settings_out_of_range(name, value):
     with pytest.raises(UsageError, match=f"{name} is .*valid: "):

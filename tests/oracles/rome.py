@@ -10,11 +10,12 @@ import torch
 
 
 class Fact:
-    """One fact as tokens."""
+    """One fact as tokens. ``more`` are (ids, position) of further contexts that only the key is averaged over."""
 
-    def __init__(self, prompts, positions, target, essence, essence_position):
+    def __init__(self, prompts, positions, target, essence, essence_position, more=()):
         self.prompts, self.positions, self.target = prompts, positions, target
         self.essence, self.essence_position = essence, essence_position
+        self.more = more
 
 
 def matrix(module):
@@ -54,17 +55,22 @@ def direction(moment, k):
     return solved / solved.norm()
 
 
-def optimise(hf, module, fact, *, averaged=False, steps, learning_rate, kl_weight, decay, clamp, stop_loss):
+def optimise(
+    hf, module, fact, *, averaged=False, chosen=None, steps, learning_rate, kl_weight, decay, clamp, stop_loss
+):
     """(v*, curve): a delta added to the module's output at the subject's last token, found by Adam; v* = v_0 + delta.
 
-    v_0 is the bare prompt's output, or with ``averaged`` the mean over the contexts; delta's size is measured against it.
+    v_0 is the bare prompt's output, or with ``averaged`` the mean over the contexts; delta's size is measured against it. ``chosen`` are
+    the numbers of the prompts that take part; all by default.
 
     Each entry of the curve is (loss, target's part, essence's part, decay's part, |delta|) of one forward. There are ``steps`` forwards
     and one update fewer; it ends early after a forward whose loss is below ``stop_loss``.
     """
-    start = value(hf, module, fact.prompts[0], fact.positions[0])
+    prompts = fact.prompts if chosen is None else [fact.prompts[i] for i in chosen]
+    positions = fact.positions if chosen is None else [fact.positions[i] for i in chosen]
+    start = value(hf, module, prompts[0], positions[0])
     if averaged:
-        start = average_value(hf, module, fact.prompts, fact.positions)
+        start = average_value(hf, module, prompts, positions)
     with torch.no_grad():
         before = _log_probs(hf, module, fact.essence, fact.essence_position, None)[fact.essence_position]
     delta = torch.zeros_like(start, requires_grad=True)
@@ -72,14 +78,14 @@ def optimise(hf, module, fact, *, averaged=False, steps, learning_rate, kl_weigh
     curve = []
     for step in range(steps):
         nll = 0.0
-        for ids, position in zip(fact.prompts, fact.positions, strict=True):
+        for ids, position in zip(prompts, positions, strict=True):
             logs = _log_probs(hf, module, ids, position, delta)
             first = len(ids) - len(fact.target)
             of_row = 0.0
             for j, token in enumerate(fact.target):
                 of_row = of_row - logs[first + j, token]
             nll = nll + of_row / len(fact.target)
-        nll = nll / len(fact.prompts)
+        nll = nll / len(prompts)
         after = _log_probs(hf, module, fact.essence, fact.essence_position, delta)[fact.essence_position]
         essence = kl_weight * (after.exp() * (after - before)).sum()
         small = decay * delta.norm() / start.norm() ** 2
@@ -111,6 +117,21 @@ def insertion(hf, module, fact, moment, target_value, *, original):
         k, now = mean, average_value(hf, module, fact.prompts, fact.positions)
     r = (target_value.double() - now.double()) / (k.double() @ u)
     return u, torch.outer(r, u)
+
+
+def even_insertion(hf, module, fact, moment, delta, *, context_weight):
+    """(u, update) of an edit that answers alike to the key in every context, those of ``fact.more`` too.
+
+    The least of u^T C u + context_weight * (variance of k_i . u over the contexts) with k_mean . u = 1; the update adds delta to W k_mean.
+    """
+    keys = [key(hf, module, ids, position) for ids, position in zip(fact.prompts, fact.positions, strict=True)]
+    keys += [key(hf, module, ids, position) for ids, position in fact.more]
+    mean = sum(keys).double() / len(keys)
+    total = moment.double().clone()
+    for one in keys:
+        total = total + context_weight * torch.outer(one.double() - mean, one.double() - mean) / len(keys)
+    u = direction(total, mean)
+    return u, torch.outer(delta.double() / (mean @ u), u)
 
 
 def rome(hf, module, fact, moment, *, original, **settings):

@@ -21,7 +21,7 @@ from interp.report.sections.glossary import TERMS
 from interp.results import load_result
 from interp.tokens import visible
 from report import samples
-from report.reading import PageData, unpacked
+from report.reading import PageData, lzma_bytes, unpacked
 from report.samples import HOSTILE
 
 LIMIT = 1_000_000
@@ -59,15 +59,23 @@ class Outline(HTMLParser):
         return [value for _, values in self.tags if (value := values.get(attribute)) is not None]
 
 
-def packed(outline: Outline, name: str) -> bytes:
-    """The bytes of a script element that holds compressed data."""
+def packed(outline: Outline, name: str, kind: str = "gzip") -> bytes:
+    """The bytes of a script element that holds data of a kind."""
     values = next(values for tag, values in outline.tags if tag == "script" and values.get("id") == name)
-    assert values["type"] == "application/gzip"
+    assert values["type"] == f"application/{kind}"
     return unpacked(outline.scripts[name], int(values["data-bytes"] or 0))
 
 
+def text_of(outline: Outline, name: str) -> bytes:
+    """What a script element holds as LZMA."""
+    text = lzma_bytes(packed(outline, name, "x-lzma"))
+    values = next(values for tag, values in outline.tags if tag == "script" and values.get("id") == name)
+    assert int(values["data-size"] or 0) == len(text)
+    return text
+
+
 def data_of(outline: Outline) -> PageData:
-    return PageData(packed(outline, "data"))
+    return PageData(text_of(outline, "data"), packed(outline, "arrays", "octet-stream"))
 
 
 @pytest.fixture(scope="module")
@@ -124,16 +132,17 @@ def test_nothing_is_fetched(page, outline):
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe-eval" not in policy
     assert "unsafe-inline" not in policy.split("style-src")[0]
-    bare = page.replace(outline.scripts["plotly"], "")
+    bare = page.replace(outline.scripts["plotly"], "") + text_of(outline, "program").decode()
     assert not re.search(r"https?://|@import|url\(", bare)
 
 
 def test_the_policy_allows_exactly_the_scripts_of_the_page(outline):
     policy = outline.all("content")[0]
-    plotly = gzip.decompress(packed(outline, "plotly"))
-    for script in (outline.scripts["code"].encode(), plotly):
+    plotly = text_of(outline, "plotly")
+    assert plotly == gzip.decompress((files("interp.report") / PLOTLY_BUNDLE).read_bytes())
+    for script in (outline.scripts["code"].encode(), text_of(outline, "program"), plotly):
         assert base64.b64encode(hashlib.sha256(script).digest()).decode() in policy
-    assert policy.count("sha256-") == 2
+    assert policy.count("sha256-") == 3
 
 
 def test_numbers_on_the_page_are_the_results(outline):
@@ -209,6 +218,7 @@ def test_hostile_text_is_inert_and_shown(text):
         name for _, values in plain.tags for name in values
     }
     assert outline.scripts["code"] == plain.scripts["code"]
+    assert outline.scripts["program"] == plain.scripts["program"]
     assert visible(text) in outline.text
     assert visible(text) in data_of(outline).prompts["p0"]["labels"]
     hidden = re.findall("[\u200b-\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\x00]", outline.text)

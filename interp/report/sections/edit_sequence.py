@@ -66,8 +66,8 @@ def _courses(result: Any, prompt: str) -> Picture:
     if drifts:
         versions["Drift"] = Version(figure=course_lines(drifts, "|dW| / |W|", **shared))
     caption = (
-        f"At each check, of the facts edited by then: the share whose target comes first. The perplexity is of {result.n_texts} held-out texts; "
-        "the drift of all edits together."
+        "At each check, of the facts edited by then: the share whose target comes first. The perplexity is of "
+        f"{result.n_texts} held-out texts; the drift of all edits together."
     )
     return Picture(versions=versions, caption=caption, prompt=prompt)
 

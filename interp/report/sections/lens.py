@@ -1,6 +1,6 @@
 """The logit lens: what the model would say if it stopped after each layer."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from interp.report.blocks import Axis, Cells, Finding, Line, LinkedTable, Pictur
 from interp.report.markup import join, token
 from interp.report.sections.numbers import percent
 from interp.tokens import visible
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 _SAME_NATS = 0.01
 _HOVERED = 3
@@ -85,22 +88,21 @@ def _map(result: Any, rows: Rows, prompt: str) -> Picture:
     probs = result.top_log_probs_nats.double().exp().numpy()
     values = _values(result)
     cells = Cells(rows=rows.labels, link="after", best=_best(result), probs=_probs(result)[:_HOVERED])
-    versions = {
-        words_on_switch: Version(
-            figure=lens_heatmap(
-                values[name],
-                name,
-                rows=rows.labels,
-                tokens=result.tokens.labels,
-                top_tokens=top,
-                top_probs=probs,
-                positions=result.positions,
-            ),
-            x=Axis(of="token"),
-            y=_axis(rows),
-            cells=cells,
+    figures = {
+        words_on_switch: lens_heatmap(
+            values[name],
+            name,
+            rows=rows.labels,
+            tokens=result.tokens.labels,
+            top_tokens=top,
+            top_probs=probs,
+            positions=result.positions,
         )
         for words_on_switch, name in _SWITCH.items()
+    }
+    versions = {
+        words_on_switch: Version(figure=_exact_ranks(figure), x=Axis(of="token"), y=_axis(rows), cells=cells)
+        for words_on_switch, figure in figures.items()
     }
     return Picture(
         versions=versions,
@@ -110,6 +112,13 @@ def _map(result: Any, rows: Rows, prompt: str) -> Picture:
         ),
         prompt=prompt,
     )
+
+
+def _exact_ranks(figure: "Figure") -> "Figure":
+    """A figure whose ranks show all their digits when hovered; other numbers keep four."""
+    for trace in figure.data:
+        trace.hovertemplate = trace.hovertemplate.replace("%{customdata:.4~g}", "%{customdata:,}")
+    return figure
 
 
 def _best(result: Any) -> Words:
@@ -170,6 +179,7 @@ def _trajectory(result: Any, rows: Rows, prompt: str) -> Picture:
     }
     versions = {}
     for switch, figure in figures.items():
+        _exact_ranks(figure)
         follow = follows[switch]
         follow[0]["name"] = [short(target, 40) for target in targets]
         versions[switch] = Version(figure=figure, follow=follow, x=_axis(rows))
