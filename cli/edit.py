@@ -51,7 +51,6 @@ app.command("apply")(edit_files.apply)
 app.command("undo")(edit_files.undo)
 app.command("export")(edit_files.export)
 app.command("eval")(edit_eval.evaluate)
-app.command("eval")(edit_eval.evaluate)
 
 
 @app.callback()

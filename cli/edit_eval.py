@@ -123,7 +123,8 @@ def _own_cases(edit: "Edit", cases: "Sequence[EditCase]", path: Path) -> "tuple[
 
 
 def _payload(scores: "EditScores") -> dict[str, Any]:
-    from interp.editing.evaluation_result import SCORES, WHEN, unit_of
+    from interp.editing.asked_prompts import WHEN
+    from interp.editing.evaluation_result import SCORES, unit_of
 
     found: dict[str, dict[str, Any]] = {}
     for name in SCORES:

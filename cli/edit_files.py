@@ -214,7 +214,7 @@ def _draw(console: Any, edit: "Edit", file: Path) -> None:
         ("weights SHA-256", origin.weights_sha256 or "made in memory"),
         ("method", f"{edit.method}; layers {edit.layer_source}; {edit.seconds:.1f} s"),
         *(("second moment", moment) for moment in edit.moments),
-        ("made", f"{origin.created}, seed {origin.seed}"),
+        ("made", origin.created + (f", seed {origin.seed}" if origin.seed is not None else "")),
     ]
     console.print(table(("", ""), about, header=False))
     console.print(_layers_table(edit.layers))
@@ -267,4 +267,3 @@ def _count(edits: "Sequence[FolderEdit]") -> str:
 
 def _bytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
-

@@ -72,7 +72,9 @@ def keeping(
         path.unlink(missing_ok=True)
     found = kept(path)
     if found:
-        speaker.note(f"going on from where the same command was stopped: {found:,} {unit} are kept (--fresh starts anew)")
+        speaker.note(
+            f"going on from where the same command was stopped: {found:,} {unit} are kept (--fresh starts anew)"
+        )
     with speaker.progress() as show:
         work = Work(checkpoint=path, show=show)
         try:

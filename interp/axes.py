@@ -37,6 +37,8 @@ AXES: dict[str, str] = {
     "context": "texts put before an edited prompt: none, then sampled ones",
     "case": "edited facts with their paraphrases and neighbours",
     "edit": "edits that are measured one after another",
+    "feature": "numbers that a packed number is foretold from",
+    "plane": "matrices of words of one page",
     "reader": "heads that read what earlier heads wrote, in order of layer and head",
     "writer": "heads that write to the residual stream, in order of layer and head",
 }

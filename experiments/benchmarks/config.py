@@ -109,6 +109,17 @@ _LANDMARKS = Pair(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A second moment to take: of which layer, over how many texts of how many tokens (shortest, longest)."""
+
+    layer: int
+    texts: int
+    lengths: tuple[int, int]
+    rounds: int
+    batch_tokens: int = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The settings of one run of the benchmarks."""
 
@@ -132,6 +143,7 @@ class Config:
     patch_every: tuple[int, int] = (7, 1)
     patch_whole: bool = False
     edited: Edited = Edited(fact=Fact(_EIFFEL, "{} is located in the city of", " Rome"), layer=5, tokens=6000, rounds=2)
+    measured: Measured = Measured(layer=5, texts=40, lengths=(40, 240), rounds=9)
     edit_threads: int = 1
     fault_rounds: int = 7
     memory_tokens: int = 64
@@ -155,6 +167,7 @@ class Config:
             patch_every=(15, 3),
             patch_whole=False,
             edited=replace(self.edited, tokens=500, rounds=1),
+            measured=replace(self.measured, texts=8, rounds=3),
             starts=1,
             help_starts=3,
         )

@@ -109,8 +109,9 @@ def page(rows: Sequence[Row], about: Mapping[str, str], failures: Sequence[str])
         "Hugging Face's own (stream and logits with SDPA attention, patterns with eager attention): the greatest distance of two",
         "vectors over the norm of the reference is at most 1e-4. The plain forward is Hugging Face's model with SDPA attention and no",
         "KV cache. The lens is compared with its formulas written out in fp64; its baseline is the fastest of eight tilings of the",
-        "matrix products. Causal traces and patching sweeps are compared cell by cell; under the table stands how equal they are, in",
-        "what unit, on how many threads, and which cells of the slower side were timed. Only ratios mean something on another machine.",
+        "matrix products by `torch.mm`. Causal traces and patching sweeps are compared cell by cell; under the table stands how equal",
+        "they are, in what unit, on how many threads, and which cells of the slower side were timed. Only ratios mean something on",
+        "another machine.",
     ]
     for unit, head in (
         ("ratio", "Time, as a ratio to the baseline"),

@@ -22,7 +22,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from experiments.benchmarks import editing, faults, heads, lens, patching, starting, tracing
+from experiments.benchmarks import editing, faults, heads, lens, moments, patching, starting, tracing
 from experiments.benchmarks.config import FOLDER, ROOT, SEED, Config, Shape, read_goals
 from experiments.benchmarks.harness import PEER_FAULTS, Side, Spread, Timing, check_equal, measure, threads
 from experiments.benchmarks.rows import Row, page, shown, timed_row
@@ -86,11 +86,11 @@ class Bench:
         """The lens against the matrix products, and its memory."""
         n_pos, atlas = self.config.lens_positions, self.model.atlas
         ids = random_ids(self.model, 1, n_pos, SEED)
-        side, baseline, formulas = lens.lens_sides(
-            lens.normed_streams(self.model, ids), self.model.unembedding, ids[0].roll(-1), OURS
-        )
+        normed = lens.normed_streams(self.model, ids)
+        side, baseline, formulas = lens.lens_sides(normed, self.model.unembedding, ids[0].roll(-1), OURS)
         far = check_equal(side, formulas)
-        timings: dict[tuple[str, str], Timing] = measure([side], baseline, self.config.lens_rounds, seed=SEED)
+        sides = [side, *lens.least_sides(normed, self.model.unembedding)]
+        timings: dict[tuple[str, str], Timing] = measure(sides, baseline, self.config.lens_rounds, seed=SEED)
         goal = self.goals["lens"]
         yield timed_row("lens", self.title("lens"), goal, timings, (OURS, baseline.key), {}, far)
         sizes = (atlas.n_layers, n_pos, atlas.d_model, atlas.d_vocab, self.config.threads)
@@ -148,6 +148,11 @@ class Bench:
         with threads(self.config.edit_threads):
             yield from editing.rows(self.model, self.config.edited, self.goals)
 
+    def moment_rows(self) -> Iterator[Row]:
+        """The second moment of a layer's keys beside the forward alone."""
+        with threads(self.config.edit_threads):
+            yield from moments.rows(self.model, self.config.measured, self.goals)
+
     def starting_rows(self) -> Iterator[Row]:
         """Fresh processes."""
         c = self.config
@@ -197,15 +202,20 @@ class Bench:
             )
             yield Row(key=f"{key}_memory", title=title + counts.get(key, ""), unit="MB", ours=mine, others=values)
 
-    def rows(self) -> Iterator[Row]:
-        """All of them, in the page's order."""
+    def run_rows(self) -> Iterator[Row]:
+        """One run of every shape, with all that can be captured of it."""
         for shape in self.config.shapes:
             yield from self.forward_rows(shape)
+
+    def rows(self) -> Iterator[Row]:
+        """All of them, in the page's order."""
+        yield from self.run_rows()
         yield from self.fault_rows()
         yield from self.lens_rows()
         yield from self.scan_rows()
         yield from self.trace_rows()
         yield from self.patching_rows()
+        yield from self.moment_rows()
         yield from self.editing_rows()
         yield from self.starting_rows()
         yield from self.memory_rows()
@@ -216,7 +226,9 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "faults": Bench.fault_rows,
     "lens": Bench.lens_rows,
     "memory": Bench.memory_rows,
+    "moments": Bench.moment_rows,
     "patching": Bench.patching_rows,
+    "run": Bench.run_rows,
     "scan": Bench.scan_rows,
     "starting": Bench.starting_rows,
     "trace": Bench.trace_rows,
@@ -281,7 +293,9 @@ def again(
     place = next((index for index, row in enumerate(before) if row.key in keys), len(before))
     rows = [*before[:place], *new, *(row for row in before[place:] if row.key not in keys)]
     seen = f"{', '.join(sorted(keys))}: {datetime.datetime.now(datetime.UTC).date().isoformat()}"
-    described = {**old["about"], "measured again": f"{seen}, load average before {psutil.getloadavg()[0]:.1f}"}
+    earlier = [part for part in old["about"].get("measured again", "").split("; ") if part and seen not in part]
+    entry = f"{seen}, load average before {psutil.getloadavg()[0]:.1f}"
+    described = {**old["about"], "measured again": "; ".join([*earlier, entry])}
     failures = [*old["failures"], *runner.failures]
     return page(rows, described, failures), {
         "about": described,

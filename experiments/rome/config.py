@@ -25,9 +25,9 @@ class Config:
     neighbours: int = 10
     moment_texts: int = 625
     moment_tokens: int = 100_000
-    held_out: int = 4
-    held_out_many: int = 40
-    generated: int = 10
+    held_out: int = 3
+    held_out_many: int = 12
+    generated: int = 5
     at_once: int = 5
     sequence: tuple[int, ...] = (1, 10, 100)
     batches: tuple[int, ...] = (10, 100)

@@ -1,5 +1,6 @@
 """What every part of the experiment works with: the model, the facts, the texts, the second moments, and a folder of finished work."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from interp.editing.layers import choose_layers
 from interp.editing.second_moments import SecondMoment, second_moments
 from interp.editing.settings import settings_of
 from interp.errors import UsageError
+from interp.files import write_bytes
 from interp.models.progress import silent
 from interp.runner.model import Model
 
@@ -54,7 +56,7 @@ class Workshop:
         lines = tuple(line for line in texts.read_text(encoding="utf-8").split("\n") if line.strip())
         if len(lines) < config.moment_texts + max(config.held_out, config.held_out_many):
             raise UsageError(f"{texts} has {len(lines)} texts; moments and held-out texts need more")
-        known = known_cases(model, with_neighbours(read_cases(cases), config.neighbours), config.most, config.seed)
+        known = _known(model, config, with_neighbours(read_cases(cases), config.neighbours), folder / "known.json")
         return cls(model=model, config=config, cases=known, texts=lines, folder=folder, say=say, until=until)
 
     @property
@@ -107,3 +109,12 @@ class Workshop:
         )
         made.save(path)
         return made
+
+
+def _known(model: Model, config: Config, cases: Sequence[EditCase], path: Path) -> tuple[EditCase, ...]:
+    """The facts that the model knows: their places in the file are kept, for asking takes a minute."""
+    if not path.is_file():
+        places = {id(case): place for place, case in enumerate(cases)}
+        chosen = known_cases(model, cases, config.most, config.seed)
+        write_bytes(path, json.dumps([places[id(case)] for case in chosen]).encode())
+    return tuple(cases[place] for place in json.loads(path.read_text()))

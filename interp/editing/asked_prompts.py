@@ -6,6 +6,9 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor
 
+WHEN = ("before", "after")
+"""The two states of a model that an edit is measured in."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Readings:

@@ -89,7 +89,16 @@ def edit_sequence(
     start = time.perf_counter()
     _check(facts, cases, batch, every, limit_norm_ratio, limit_perplexity_ratio, on_limit, confidence)
     settings = settings or settings_of(method)
-    contexts = sample_contexts(model, settings, seed) if contexts is None else contexts
+    maker = _Maker(
+        model=model,
+        method=method,
+        layers=layers,
+        moments=moments,
+        settings=settings,
+        contexts=sample_contexts(model, settings, seed) if contexts is None else contexts,
+        seed=seed,
+        allow_known=allow_known,
+    )
     watch = _Watch(model=model, facts=tuple(facts), cases=tuple(cases), windows=windows_of(model, texts))
     limits = _Limits(model=model, norm=limit_norm_ratio, perplexity=limit_perplexity_ratio, stop=on_limit == "stop")
     step = progress or silent
@@ -98,23 +107,14 @@ def edit_sequence(
     watch.check(0)
     for first in range(0, len(facts), batch):
         step("facts edited", first, len(facts))
-        group = facts[first : first + batch]
-        with _with_all(model, done):
-            made = edit_facts(
-                model, group, method, layers=layers, moments=moments, settings=settings, contexts=contexts, seed=seed,
-                allow_known=allow_known,
-            )  # fmt: skip
-        if layers == "auto" or moments is None:
-            chosen = [change.layer for change in made.layers]
-            layers = chosen if layers == "auto" else layers
-            moments = cached_moments(model, chosen, seed=seed) if moments is None else moments
+        made = maker.make(facts[first : first + batch], done)
+        edited = first + len(made.facts)
         together = join_edits([*done, made])
         moved = {change.layer: change.relative_norm for change in together.layers}
-        if limits.norm_passed(moved, first + len(group)):
+        if limits.norm_passed(moved, edited):
             break
         done.append(made)
         drift.append(moved)
-        edited = first + len(group)
         if edited - watch.checked[-1] >= every or edited == len(facts):
             with applied(model, together):
                 watch.check(edited)
@@ -146,6 +146,40 @@ def edit_sequence(
         confidence=confidence,
         seconds=time.perf_counter() - start,
     )
+
+
+@dataclass(kw_only=True, eq=False)
+class _Maker:
+    """Makes the edits. What the first one found out, on the model without the others, holds for all: its layers and second moments."""
+
+    model: Model
+    method: str
+    layers: int | Sequence[int] | Literal["auto"]
+    moments: SecondMoment | Sequence[SecondMoment] | None
+    settings: EditSettings
+    contexts: Sequence[str]
+    seed: int
+    allow_known: bool
+
+    def make(self, facts: Sequence[Fact], earlier: Sequence[Edit]) -> Edit:
+        """An edit of these facts on the model with the earlier edits."""
+        with _with_all(self.model, earlier):
+            made = edit_facts(
+                self.model,
+                facts,
+                self.method,
+                layers=self.layers,
+                moments=self.moments,
+                settings=self.settings,
+                contexts=self.contexts,
+                seed=self.seed,
+                allow_known=self.allow_known,
+            )
+        if not earlier:
+            chosen = [change.layer for change in made.layers]
+            self.layers = chosen if self.layers == "auto" else self.layers
+            self.moments = cached_moments(self.model, chosen, seed=self.seed) if self.moments is None else self.moments
+        return made
 
 
 @dataclass(kw_only=True, eq=False)

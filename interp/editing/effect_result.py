@@ -80,10 +80,10 @@ class Asked:
 
     @property
     def verdict(self) -> str:
-        """What became of the first choice; the target is known by its first token."""
-        if not self.changed:
-            return "kept" if self.target_rank_after else "the target already"
-        return "changed" if self.target_rank_after else "now the target"
+        """What became of the first choice: "kept", "changed", "now the target", or "the target already", which of a neighbour is "kept"."""
+        if self.changed:
+            return "changed" if self.target_rank_after else "now the target"
+        return "kept" if self.target_rank_after or self.role == "neighbour" else "the target already"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from interp.editing.asked_prompts import AskedPrompts
+from interp.editing.asked_prompts import WHEN, AskedPrompts
 from interp.editing.cases import EditCase
 from interp.editing.edit_metrics import HARMONIC, METRICS, samples_of
 from interp.errors import UsageError, unknown
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from plotly.graph_objects import Figure
 
-WHEN = ("before", "after")
 _OTHERS = {
     "score": ("%", "S: the harmonic mean of the means ES, PS and NS; 0 if one of them is 0"),
     "generation_entropy": ("bits x 100", "GE: entropy of 2-grams and 3-grams of generated text; low where it repeats itself"),

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from interp.editing.asked_prompts import AskedPrompts
-from interp.editing.evaluation_result import WHEN
+from interp.editing.asked_prompts import WHEN, AskedPrompts
 
 if TYPE_CHECKING:
     from interp.editing.evaluation_result import EditScores

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from interp.analyzers.answers import read_answer
+from interp.editing.answer_scores import Probe, hear
 from interp.editing.cases import EditCase
 from interp.errors import UsageError
 from interp.models.cache import Step
@@ -63,6 +64,5 @@ def _asks_for_knowledge(case: EditCase) -> bool:
 
 
 def _answers_right(model: Model, cases: Sequence[EditCase]) -> list[bool]:
-    logits = model.run([case.fact.prompt for case in cases], logits="last").last_logits
-    first = torch.tensor([read_answer(model, case.true).ids[0] for case in cases], device=logits.device)
-    return (logits.argmax(-1) == first).tolist()
+    heard = hear(model, [Probe(prompt=model.tokens(case.fact.prompt)) for case in cases])
+    return [one.top == read_answer(model, case.true).ids[0] for one, case in zip(heard, cases, strict=True)]

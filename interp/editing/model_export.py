@@ -39,7 +39,9 @@ def export_model(edit: "Edit", folder: str | os.PathLike[str], model: Model | No
 def _base_of(edit: "Edit") -> Model:
     origin = edit.provenance
     if origin.weights_sha256 is None:
-        raise UsageError(f"the edit was made on a model in memory ({origin.model}), which has no file; give the model (--model)")
+        raise UsageError(
+            f"the edit was made on a model in memory ({origin.model}), which has no file; give the model (--model)"
+        )
     try:
         return load(origin.model, device="cpu", dtype=origin.dtype)
     except ModelError as error:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-ENOUGH_TOKENS_PER_DIMENSION = 10
+ENOUGH_TOKENS_PER_DIMENSION = 32
 """Tokens for each dimension of the keys from which on nothing is shrunk: the error of C is then small beside what C says."""
 
 
@@ -69,7 +69,7 @@ class SecondMoment(Result):
     def shrunk(self, shrinkage: float | None = None) -> Float64[Tensor, "d_mlp d_mlp"]:
         """(1 - a) C + a (tr C / d) I for the amount a, from 0 to 1.
 
-        None chooses it by the number of tokens: 0 where there are ten or more for each dimension, else the amount of least expected
+        None chooses it by the number of tokens: 0 where there are 32 or more for each dimension, else the amount of least expected
         error of Ledoit and Wolf (2004) (``interp.maths.second_moment.ledoit_wolf``). That is taken as well where C has no inverse,
         however many tokens there are, as with units that never fire. Raises UsageError for an amount out of range.
         """

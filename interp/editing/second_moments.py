@@ -124,9 +124,7 @@ def cached_moments(
         paths = {layer: folder / _file_name(model, layer, seed) for layer in chosen}
         known = {layer: _known(model, layer, path) for layer, path in paths.items()}
         missing = [layer for layer, moment in known.items() if moment is None]
-        made = (
-            second_moments(model, missing, seed=seed, checkpoint=checkpoint, progress=progress) if missing else ()
-        )
+        made = second_moments(model, missing, seed=seed, checkpoint=checkpoint, progress=progress) if missing else ()
         for moment in made:
             moment.save(paths[moment.layer])
     found = known | {moment.layer: moment for moment in made}

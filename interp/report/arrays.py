@@ -83,11 +83,17 @@ class Arrays:
         lies: list[Int[np.ndarray, "layer pos"]] = []
         for matrix in self._matrices:
             peers = [one for one in lies if one.shape == matrix.steps.shape][-PEERS:]
-            lies.append(number_decisions(matrix.steps, matrix.places, matrix.holes, self._twins(matrix.steps.shape[1]), peers, decisions))
+            lies.append(
+                number_decisions(
+                    matrix.steps, matrix.places, matrix.holes, self._twins(matrix.steps.shape[1]), peers, decisions
+                )
+            )
         words = list(self._words)
         order: list[int] = []
         if self._groups:
-            distinct, first = np.unique(np.concatenate([cells.reshape(-1) for cells in self._groups]), return_index=True)
+            distinct, first = np.unique(
+                np.concatenate([cells.reshape(-1) for cells in self._groups]), return_index=True
+            )
             order = distinct[np.argsort(first)].tolist()
         rank = np.zeros(len(words), dtype=np.int64)
         rank[order] = np.arange(len(order))

@@ -8,6 +8,7 @@ Sums of squares are whole numbers below 2^53 and everything else is done in one 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -20,6 +21,9 @@ _BEND = 30
 _FLAT = 400
 _STRIDE = 16
 _NODES = 96
+_UP, _DOWN, _SIGN = 24, 48, 72
+"""Of the nodes of a context: the length from which to go, lengths above it, below it, and the sign."""
+_CLASSES = 128
 _LONGEST = 17
 _FARTHEST = (1 << 31) - 1
 PEERS = 4
@@ -108,6 +112,21 @@ def features_of(
     return np.stack(found)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tables:
+    """The first contexts of a matrix: by how far off numbers were around, by the number foretold, for digits and for holes."""
+
+    near: int
+    told: int
+    fine: int
+    gaps: int
+
+    @classmethod
+    def fresh(cls, out: Decisions) -> "_Tables":
+        near, told = out.contexts(_NODES * _CLASSES), out.contexts(_NODES * _CLASSES)
+        return cls(near=near, told=told, fine=out.contexts(_CLASSES), gaps=out.contexts(4))
+
+
 def number_decisions(
     steps: Int[np.ndarray, "layer pos"],
     places: Int[np.ndarray, " step"],
@@ -121,10 +140,10 @@ def number_decisions(
     ``steps`` are signed; ``holes`` says which cells are empty.
     """
     lies = np.sign(steps) * places[np.abs(steps)]
-    base, gaps = out.contexts(_NODES * 2 * 128), out.contexts(4)
-    fine = out.contexts(128)
+    tables = _Tables.fresh(out)
     foreteller = Foreteller(7 + 2 * len(peers))
     off = np.zeros_like(lies)
+    any_holes = bool(holes.any())
     for row in range(len(steps)):
         features = features_of(lies, row, twins, peers)
         told = np.zeros(lies.shape[1])
@@ -132,9 +151,15 @@ def number_decisions(
             told = told + weight * feature
         told = np.clip(np.floor(told + 0.5), -places[-1], places[-1]).astype(np.int64)
         off[row] = np.abs(lies[row] - told)
-        guess = step_at(told, places)
         near, kind = _contexts_of(off, row, told, places)
-        _row_decisions(steps[row], guess, near, kind, (base, gaps, fine), (holes, row) if holes.any() else None, out)
+        errors = (steps[row] - step_at(told, places)).tolist()
+        for pos, (error, about, look) in enumerate(zip(errors, near.tolist(), kind.tolist(), strict=True)):
+            if any_holes:
+                above, before = row > 0 and holes[row - 1, pos], pos > 0 and holes[row, pos - 1]
+                gap = tables.gaps + 2 * int(above) + int(before)
+                out.ask(gap, gap, bool(holes[row, pos]))
+            if not (any_holes and holes[row, pos]):
+                _error_decisions(error, about, look, tables, out)
         foreteller.learn(features, lies[row])
     return lies
 
@@ -159,106 +184,80 @@ def _contexts_of(
     return near, np.clip((told >> 9) + 64, 0, 127)
 
 
-def _row_decisions(steps, guess, near, kind, bases, holes, out: Decisions) -> None:  # noqa: ANN001
-    base, gaps, fine = bases
-    first, second, value = out.first, out.second, out.value
-    for pos, (step, told, about, look) in enumerate(zip(steps.tolist(), guess.tolist(), near.tolist(), kind.tolist(), strict=True)):
-        if holes is not None:
-            empty, row = holes
-            context = gaps + (2 * int(empty[row - 1, pos]) if row else 0) + (int(empty[row, pos - 1]) if pos else 0)
-            first.append(context)
-            second.append(context)
-            value.append(int(empty[row, pos]))
-            if empty[row, pos]:
-                continue
-        bits = about.bit_length()
-        one = base + _NODES * min(4 * bits + ((about << 2 >> (bits - 1)) & 3), 127)
-        two = base + _NODES * (128 + look)
-        error = step - told
-        length, start = abs(error).bit_length(), min(max(bits - 4, 0), _LONGEST)
-        place = start
-        if length > start:
-            first.append(one + place)
-            second.append(two + place)
-            value.append(1)
-            place += 1
-            while length > place:
-                first.append(one + 24 + place)
-                second.append(two + 24 + place)
-                value.append(1)
-                place += 1
-            first.append(one + 24 + place)
-            second.append(two + 24 + place)
-            value.append(0)
-        else:
-            first.append(one + place)
-            second.append(two + place)
-            value.append(0)
-            while place > 0:
-                first.append(one + 48 + place)
-                second.append(two + 48 + place)
-                value.append(int(length < place))
-                if length == place:
-                    break
-                place -= 1
-        if length:
-            first.append(one + 72 + length)
-            second.append(two + 72 + length)
-            value.append(int(error < 0))
-            rest, node = abs(error), 1
-            for depth in range(min(length - 1, 2)):
-                bit = rest >> (length - 2 - depth) & 1
-                first.append(fine + 4 * length + node)
-                second.append(fine + 4 * length + node)
-                value.append(bit)
-                node = 2 * node + bit
-            left = max(length - 3, 0)
-            out.plain(rest & ((1 << left) - 1), left)
+def _error_decisions(error: int, about: int, look: int, tables: _Tables, out: Decisions) -> None:
+    """How long the error is in bits, from what is usual there up or down; its sign; two digits that are learnt and the others plain."""
+    bits = about.bit_length()
+    one = tables.near + _NODES * min(4 * bits + ((about << 2 >> (bits - 1)) & 3), _CLASSES - 1)
+    two = tables.told + _NODES * look
+    length, place = abs(error).bit_length(), min(max(bits - 4, 0), _LONGEST)
+    out.ask(one + place, two + place, length > place)
+    if length > place:
+        for longer in range(place + 1, length + 1):
+            out.ask(one + _UP + longer, two + _UP + longer, length > longer)
+    else:
+        for shorter in range(place, max(length, 1) - 1, -1):
+            out.ask(one + _DOWN + shorter, two + _DOWN + shorter, length < shorter)
+    if length:
+        out.ask(one + _SIGN + length, two + _SIGN + length, error < 0)
+        node = 1
+        for depth in range(min(length - 1, 2)):
+            bit = abs(error) >> (length - 2 - depth) & 1
+            out.ask(tables.fine + 4 * length + node, tables.fine + 4 * length + node, bit)
+            node = 2 * node + bit
+        rest = max(length - 3, 0)
+        out.plain(abs(error) & ((1 << rest) - 1), rest)
 
 
 def word_decisions(
     cells: Int[np.ndarray, "layer pos plane"], twins: Int[np.ndarray, " pos"], depth: int, known: int, out: Decisions
 ) -> int:
-    """Adds the decisions of a group of planes to ``out``. Words are numbered as they are met: ``known`` counts those met before, the result those met now."""
-    n_rows, n_pos, n_planes = cells.shape
-    sources = 3 * n_planes + 2
-    flags, seen, fresh = out.contexts(sources * n_planes), out.contexts(4 << depth), out.contexts(1)
-    tree = out.contexts(1 << depth)
-    first, second, value = out.first, out.second, out.value
-    rows = cells.tolist()
-    for row in range(n_rows):
+    """Adds the decisions of a group of planes to ``out``.
+
+    Words are numbered as they are met, in ``depth`` bits: ``known`` counts those met before, the result those met now.
+    """
+    n_planes = cells.shape[2]
+    flags, seen = out.contexts((3 * n_planes + 2) * n_planes), out.contexts(4 << depth)
+    fresh, tree = out.contexts(1), out.contexts(1 << depth)
+    rows, places = cells.tolist(), twins.tolist()
+    for row, line in enumerate(rows):
         own = out.contexts(1 << depth)
-        for pos in range(n_pos):
+        for pos, cell in enumerate(line):
             up = rows[row - 1][pos] if row else []
-            twin = rows[row][twins[pos]] if twins[pos] >= 0 else []
-            left = rows[row][pos - 1] if pos else []
-            others = list(enumerate([*up, *[-1] * (n_planes - len(up)), *twin, *[-1] * (n_planes - len(twin)), *left], 2))
-            used: list[int] = []
-            for plane, word in enumerate(rows[row][pos]):
-                tried = {*used, -1}
-                for source, one in [*enumerate([*up[plane : plane + 1]]), *((1, one) for one in twin[plane : plane + 1]), *others]:
+            twin = line[places[pos]] if places[pos] >= 0 else []
+            left = line[pos - 1] if pos else []
+            others = _others(n_planes, up, twin, left)
+            for plane, word in enumerate(cell):
+                likeliest = [(words[plane], *source) for words, source in ((up, (0, 0)), (twin, (1, 3))) if words]
+                tried = set(cell[:plane])
+                for one, source, kind in [*likeliest, *others]:
                     if one in tried:
                         continue
                     tried.add(one)
-                    first.append(flags + source * n_planes + plane)
-                    second.append(seen + 4 * one + (0 if source == 0 else 1 + (source - 2) // n_planes if source > 1 else 3))
-                    value.append(int(one == word))
+                    out.ask(flags + source * n_planes + plane, seen + 4 * one + kind, one == word)
                     if one == word:
                         break
                 else:
-                    is_new = word == known
-                    first.append(fresh)
-                    second.append(fresh)
-                    value.append(int(is_new))
-                    if is_new:
+                    out.ask(fresh, fresh, word == known)
+                    if word == known:
                         known += 1
                     else:
-                        node = 1
-                        for place in range(depth - 1, -1, -1):
-                            bit = word >> place & 1
-                            first.append(tree + node)
-                            second.append(own + node)
-                            value.append(bit)
-                            node = 2 * node + bit
-                used.append(word)
+                        _named(word, depth, tree, own, out)
     return known
+
+
+def _others(n_planes: int, *cells: Sequence[int]) -> list[tuple[int, int, int]]:
+    """The words of the cells above, at the twin and before, each with its source and the kind of that."""
+    return [
+        (word, 2 + kind * n_planes + index, 1 + kind)
+        for kind, words in enumerate(cells)
+        for index, word in enumerate(words)
+    ]
+
+
+def _named(word: int, depth: int, tree: int, own: int, out: Decisions) -> None:
+    """The number of a word, bit by bit."""
+    node = 1
+    for place in range(depth - 1, -1, -1):
+        bit = word >> place & 1
+        out.ask(tree + node, own + node, bit)
+        node = 2 * node + bit

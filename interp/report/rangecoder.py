@@ -1,8 +1,9 @@
 """A range coder: decisions with learnt chances in nearly as few bits as they are surprising.
 
-A decision is one bit with two contexts. Each context remembers how often its bit was 0; the chance taken is the mean of the two, or
-that of the one which was met before. Whoever reads knows the same contexts and learns the same chances, so nothing but the decisions is written (Martin 1979; the carry goes back
-into bytes already written). Chances are products and sums of doubles in a fixed order: Python and JavaScript get the same bits.
+A decision is one bit with two contexts. Each context remembers how often its bit was 0; the chance taken is the mean of the two, or that
+of the one which was met before. Whoever reads knows the same contexts and learns the same chances, so nothing but the decisions is
+written (Martin 1979; a carry goes back into bytes already written). Chances are products and sums of doubles in a fixed order: Python and
+JavaScript get the same bits.
 """
 
 CHANCE_BITS = 12
@@ -24,6 +25,12 @@ class Decisions:
         """The number of the first of ``count`` fresh contexts."""
         self._contexts += count
         return self._contexts - count
+
+    def ask(self, one: int, two: int, value: bool | int) -> None:
+        """A decision under two contexts."""
+        self.first.append(one)
+        self.second.append(two)
+        self.value.append(int(value))
 
     def plain(self, value: int, bits: int) -> None:
         """A number of up to 16 ``bits``, every value as likely as every other."""

@@ -48,8 +48,8 @@ def opened(model, monkeypatch) -> Model:
 
 @pytest.fixture(scope="module")
 def small_model(model) -> Model:
-    """A model of two narrow layers with random weights that reads the default model's tokens."""
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    """A model of three narrow layers with random weights that reads the default model's tokens."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
     torch.manual_seed(0)
     return Model(LlamaForCausalLM(LlamaConfig(vocab_size=49152, **sizes)).eval(), model.tokenizer)
 
@@ -66,17 +66,17 @@ def small_moments(small_model, tmp_path_factory) -> Path:
 def small(small_model, monkeypatch) -> Model:
     """As ``opened``, with the small model, which is as it was afterwards."""
     monkeypatch.setattr("interp_cli.edit.open_model", lambda *arguments, **options: small_model)
-    before = [sha256_of(output_matrix(small_model, layer).stored) for layer in (0, 1)]
+    before = [sha256_of(output_matrix(small_model, layer).stored) for layer in range(3)]
     yield small_model
     assert applied_edits(small_model) == ()
-    assert [sha256_of(output_matrix(small_model, layer).stored) for layer in (0, 1)] == before
+    assert [sha256_of(output_matrix(small_model, layer).stored) for layer in range(3)] == before
 
 
 def test_a_fact_is_edited_shown_and_kept(interp, opened, moments: Path, tmp_path: Path) -> None:
     before = sha256_of(output_matrix(opened, 5).stored)
     paths = [tmp_path / name for name in ("edit.safetensors", "page.html", "effect.json", "effect.csv")]
     ended = interp(
-        *EDIT, "--layer", "5", "--moments", str(moments), "--steps", "12", "--tokens", "4",
+        *EDIT, "--layer", "5", "--moments", str(moments), "--steps", "8", "--tokens", "4",
         "--paraphrase", "Where is the Eiffel Tower? It is in the city of", "--neighbour", "The Louvre is located in the city of",
         *(part for path in paths for part in ("-o", str(path))),
     )  # fmt: skip
@@ -85,7 +85,7 @@ def test_a_fact_is_edited_shown_and_kept(interp, opened, moments: Path, tmp_path
     said = re.fullmatch(r"' Rome' is now the first choice: P (\S+) → (\S+); undo gives back the same bytes", first)
     assert said is not None, first
     assert float(said[1]) < 0.01
-    assert float(said[2]) > 0.9
+    assert float(said[2]) > 0.8
     effect = json.loads(paths[2].read_text())
     assert effect["kind"] == "edit_effect"
     (proof,) = effect["proofs"]
@@ -94,7 +94,7 @@ def test_a_fact_is_edited_shown_and_kept(interp, opened, moments: Path, tmp_path
     assert f"{before[:12]} same" in ended.stdout
     edit = load_edit(paths[0], opened)
     assert (edit.method, [change.layer for change in edit.layers], edit.layer_source) == ("rome", [5], "given")
-    assert len(edit.curves[0].loss_nats) <= 12
+    assert len(edit.curves[0].loss_nats) <= 8
     with edit.applied(opened):
         logits = opened.run(PROMPT, logits="last").last_logits[0].softmax(-1)
     target = opened.tokenizer(" Rome", add_special_tokens=False)["input_ids"][0]
@@ -108,7 +108,7 @@ def test_a_fact_is_edited_shown_and_kept(interp, opened, moments: Path, tmp_path
 
 
 def test_json_is_one_object(interp, small, small_moments: Path) -> None:
-    options = ("--layer", "-1", "--moments", str(small_moments), "--steps", "2", "--tokens", "0", "--json", "-q")
+    options = ("--layer", "-2", "--moments", str(small_moments), "--steps", "2", "--tokens", "0", "--json", "-q")
     ended = interp("edit", "Pisa is a town in", "-s", "Pisa", "-t", " Rome now", *options)
     assert (ended.code, ended.stderr) == (0, "")
     found = json.loads(ended.stdout)
@@ -227,7 +227,8 @@ def test_mistakes_that_need_no_model(interp, monkeypatch, arguments: tuple[str, 
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (("--layer", "2"), 2, "layer 2 is out of range; valid: 0 to 1 (or -2 to -1 from the end)"),
+        (("--layer", "3"), 2, "layer 3 is out of range; valid: 0 to 2 (or -3 to -1 from the end)"),
+        (("--layer", "2", "--moments", "{good}"), 2, "layer 2 is the last"),
         (("--layer", "one"), 2, "cannot read the layers 'one'; write 5 or 5,7 or 0-4 or -1"),
         (("--layer", "0-1"), 2, "rome edits one layer, got [0, 1]"),
         (("--layer", "0", "--layer", "1"), 2, "rome edits one layer, got [0, 1]"),

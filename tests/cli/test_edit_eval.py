@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from interp.editing.edit_file import load_edit
 from interp.prompts import Fact
 from interp.results import load_result
 from random_edit import random_edit
@@ -54,11 +55,10 @@ def edit(model, tmp_path: Path) -> str:
 def test_the_model_as_it_is(interp, cases: str) -> None:
     ended = interp("edit", "eval", "none", "--cases", cases, "--known", "--neighbours", "5", *ON_CPU)
     assert ended.code == 0, ended.stderr
-    lines = ended.stdout.splitlines()
-    assert lines[0] == "2 cases; not edited"
-    shown = {line.split()[0]: line.split()[1] for line in lines if line.split()[1:2] and line[0] != " "}
-    assert shown["efficacy_score"] == "0.00"
-    assert shown["neighbourhood_score"] == "100.00"
+    lines = [line.split() for line in ended.stdout.splitlines()]
+    assert lines[0] == ["2", "cases;", "not", "edited"]
+    assert ["efficacy_score", "0.00", "0.00", "to", "0.00", "%", "2"] in lines
+    assert ["neighbourhood_score", "100.00", "100.00", "to", "100.00", "%", "2"] in lines
     assert "locality_acc" not in ended.stdout
     assert "side effects" not in ended.stdout
 
@@ -68,7 +68,8 @@ def test_an_edit_its_own_cases_and_its_file(interp, cases: str, edit: str, tmp_p
     texts.write_text("One day the sun came out and all of us went down to the sea.\n", encoding="utf-8")
     unrelated.write_text("Water boils at\nTwo and two is\n", encoding="utf-8")
     ended = interp(
-        "edit", "eval", edit, "-c", cases, "--texts", str(texts), "--unrelated", str(unrelated), "--neighbours", "9", "-o", str(path), *ON_CPU
+        "edit", "eval", edit, "-c", cases, "--neighbours", "9",
+        "--texts", str(texts), "--unrelated", str(unrelated), "-o", str(path), *ON_CPU,
     )  # fmt: skip
     assert ended.code == 0, ended.stderr
     assert ended.stdout.startswith("1 case; edited by rome\n")
@@ -79,7 +80,7 @@ def test_an_edit_its_own_cases_and_its_file(interp, cases: str, edit: str, tmp_p
     assert ended.stderr == f"wrote {path}\n"
     saved = load_result(path)
     assert [case.fact for case in saved.cases] == [FACT]
-    assert saved.weight_drift(5).value == pytest.approx(1.0, rel=1e-5)
+    assert saved.weight_drift(5).value == load_edit(edit).layers[0].relative_norm
 
 
 def test_json_of_all_cases(interp, cases: str, edit: str) -> None:
@@ -93,7 +94,7 @@ def test_json_of_all_cases(interp, cases: str, edit: str) -> None:
     assert set(score["after"]) == {"value", "lower", "upper", "n", "papers_half_width"}
     assert found["scores"]["rewrite_acc"]["before"]["value"] == 0
     assert "neighbourhood_score" not in found["scores"]
-    assert found["weight_drift"] == {"5": pytest.approx(1.0, rel=1e-5)}
+    assert found["weight_drift"] == {"5": pytest.approx(load_edit(edit).layers[0].relative_norm)}
     assert found["result"]["kind"] == "edit_scores"
 
 

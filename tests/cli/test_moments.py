@@ -67,7 +67,9 @@ def test_the_file_is_the_result_and_the_table_describes_it(interp, small, corpus
 
 def test_several_layers_give_a_file_each(interp, small, corpus, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    ended = interp("moments", "tiny", "-l", "2", "-l", "0", "-c", str(corpus), "--max-tokens", "50", "-o", str(path), "--json")
+    ended = interp(
+        "moments", "tiny", "-l", "2", "-l", "0", "-c", str(corpus), "--max-tokens", "50", "-o", str(path), "--json"
+    )
     assert ended.code == 0
     found = json.loads(ended.stdout)
     assert (found["command"], found["model"], found["weights_sha256"]) == ("moments", "tiny", "ab" * 32)

@@ -49,7 +49,9 @@ def test_jsonl_gives_the_same_texts(worded, tmp_path) -> None:
 
 
 def test_lists_hold_texts_or_token_ids(worded) -> None:
-    found = read_corpus(worded, ["Ann went", [5, 6, 7], torch.tensor([8, 9]), worded.tokens("Bob gave")], max_tokens=100)
+    found = read_corpus(
+        worded, ["Ann went", [5, 6, 7], torch.tensor([8, 9]), worded.tokens("Bob gave")], max_tokens=100
+    )
     assert found.pieces == (ids_of(worded, "Ann went"), (5, 6, 7), (8, 9), ids_of(worded, "Bob gave"))
     assert found.name == "4 given texts"
     same = read_corpus(worded, ["Ann went", [5, 6, 7], [8, 9], list(ids_of(worded, "Bob gave"))], max_tokens=100)

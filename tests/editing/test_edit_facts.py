@@ -42,7 +42,9 @@ CONTEXTS = ("", "one two ", "Then Carl gave Dora three red ", "near lake ")
 TOWER = Fact("tower of Pisa", "the {} is in the city of", " Ann")
 BRIDGE = Fact("bridge", "{} lies near the", " Carl Dora Eve")
 """The subject stands first, and the target has three tokens."""
-SETTINGS = EditSettings(min_tokens=1, shrinkage=0.01)
+PLAIN = {"context_weight": 0.0, "subject_contexts": False, "value_contexts": None}
+"""The papers' recipe, without what the defaults of ``rome`` add."""
+SETTINGS = EditSettings(min_tokens=1, shrinkage=0.01, **PLAIN)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,7 @@ def plain(model, fact, contexts=CONTEXTS):
         target=list(found.target.ids),
         essence=list(found.essence.ids),
         essence_position=found.essence_position,
+        more=[(list(tokens.ids), at) for tokens, at in zip(found.subjects, found.subject_positions, strict=True)],
     )
 
 
@@ -152,7 +155,7 @@ def make(model, moments, fact=TOWER, method="rome", **given):
 @pytest.mark.parametrize("name", EVERY)
 def test_rome_is_that_of_full_forwards(small, moments, name, method, fact):
     model, original = small(name), method == "rome-original"
-    settings = replace(settings_of(method), min_tokens=1, shrinkage=0.01, **TUNED_AWAY)
+    settings = replace(settings_of(method), min_tokens=1, shrinkage=0.01, **PLAIN)
     edit = make(model, moments(name), fact, method, settings=settings)
     module, moment = module_of(model, name), moments(name)[middle(model)].shrunk(0.01)
     u, value, update, curve = oracle.rome(
@@ -175,8 +178,29 @@ def test_rome_is_that_of_full_forwards(small, moments, name, method, fact):
         close(part, want[:, i])
 
 
-TUNED_AWAY = {}
-"""What the defaults have beyond the papers' recipe, switched off."""
+@pytest.mark.parametrize("name", EVERY)
+def test_the_default_method_is_that_of_full_forwards(small, moments, name):
+    """Six of ten contexts optimise, all and those of the subject alone make the key, whose covariance joins the second moment."""
+    model = small(name)
+    settings = replace(settings_of("rome"), min_tokens=1, shrinkage=0.01)
+    assert settings.context_weight > 0
+    assert settings.subject_contexts
+    contexts = (*CONTEXTS, "blue ", "red bridge ", "what then ", "three four five ", "gave ", "is it six ")
+    edit = make(model, moments(name), TOWER, settings=settings, contexts=contexts)
+    fact, module = plain(model, TOWER, contexts), module_of(model, name)
+    assert settings.value_contexts == 6
+    chosen = [0, 1, 3, 5, 7, 9]  # the bare prompt, and five spread from the first of the others to the last
+    start = oracle.average_value(
+        model.hf, module, [fact.prompts[i] for i in chosen], [fact.positions[i] for i in chosen]
+    )
+    value, curve = oracle.optimise(model.hf, module, fact, averaged=True, chosen=chosen, **value_settings(settings))
+    moment = moments(name)[middle(model)].shrunk(0.01)
+    u, update = oracle.even_insertion(
+        model.hf, module, fact, moment, value - start, context_weight=settings.context_weight
+    )
+    close(edit.layers[0].right[0] / edit.layers[0].right[0].norm(), u)
+    close(change(edit), update)
+    close(edit.curves[0].loss_nats, torch.tensor(curve)[:, 0])
 
 
 @pytest.mark.parametrize("method", ["memit", "alphaedit"])
@@ -219,7 +243,7 @@ def test_facts_spread_over_layers_as_by_full_forwards(small, moments, name, meth
 @pytest.mark.parametrize("method", ["rome", "rome-original"])
 def test_the_edited_matrix_maps_the_key_to_the_value(small, moments, name, method):
     """W k grows by exactly the delta that was found; the averaged key's, or the bare prompt's."""
-    model, settings = small(name), replace(settings_of(method), min_tokens=1)
+    model, settings = small(name), replace(settings_of(method), min_tokens=1, **PLAIN)
     edit = make(model, moments(name), BRIDGE, method, settings=settings)
     module, fact = module_of(model, name), plain(model, BRIDGE)
     key = oracle.average_key(model.hf, module, fact.prompts, fact.positions)
@@ -341,6 +365,7 @@ def fails(model, error, message, call):
         ({"fact": ()}, UsageError, "no fact"),
         ({"layers": 3}, UsageError, "layer 3.*0 to 2"),
         ({"layers": -4}, UsageError, "layer -4.*0 to 2"),
+        ({"layers": 2}, UsageError, "layer 2 is the last.*0 to 1"),
         ({"layers": []}, UsageError, "no layer"),
         ({"layers": [0, 1]}, UsageError, "rome edits one layer.*memit"),
         ({"method": "romee"}, UsageError, "rome, rome-original, memit, alphaedit"),

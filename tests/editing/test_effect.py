@@ -214,7 +214,7 @@ def test_verdicts() -> None:
             for asked in again.rows:
                 seen.add(asked.verdict)
                 by_words = {
-                    (False, True): "the target already",
+                    (False, True): "kept" if asked.role == "neighbour" else "the target already",
                     (False, False): "kept",
                     (True, True): "now the target",
                     (True, False): "changed",

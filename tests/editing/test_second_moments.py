@@ -129,14 +129,23 @@ def test_the_file_holds_everything(family, tmp_path, moment: SecondMoment) -> No
     assert isinstance(found, SecondMoment)
     assert torch.equal(found.matrix, moment.matrix)
     assert found.matrix.dtype == torch.float64
-    for name in ("layer", "n_tokens", "n_texts", "corpus", "corpus_sha256", "base_sha256", "fourth_moment", "provenance"):
+    for name in (
+        "layer",
+        "n_tokens",
+        "n_texts",
+        "corpus",
+        "corpus_sha256",
+        "base_sha256",
+        "fourth_moment",
+        "provenance",
+    ):
         assert getattr(found, name) == getattr(moment, name)
     assert found.base_sha256 == sha256_of(output_matrix(family("llama"), 1).stored)
     assert found.corpus == f"{len(TEXTS)} given texts"
 
 
 def test_shrinkage_is_automatic_only_where_tokens_are_few(family, moment: SecondMoment) -> None:
-    assert moment.n_tokens < 10 * moment.width
+    assert moment.n_tokens < 32 * moment.width
     assert 0 < moment.automatic_shrinkage < 1
     mean = moment.matrix.trace() / moment.width
     for amount in (0.0, 0.25, moment.automatic_shrinkage):
@@ -145,11 +154,11 @@ def test_shrinkage_is_automatic_only_where_tokens_are_few(family, moment: Second
     assert torch.equal(moment.shrunk(), moment.shrunk(moment.automatic_shrinkage))
     assert moment.condition_number(None) == pytest.approx(float(torch.linalg.cond(moment.shrunk())), rel=1e-6)
     assert moment.condition_number(None) < moment.condition_number()
-    (many,) = second_moments(family("llama"), 1, TEXTS + [[3 + (i * j) % 90 for j in range(60)] for i in range(1, 12)])
+    (many,) = second_moments(family("llama"), 1, TEXTS + [[3 + (i * j) % 90 for j in range(60)] for i in range(1, 40)])
     assert many.automatic_shrinkage == 0
     assert torch.equal(many.shrunk(), many.matrix)
-    (same,) = second_moments(family("llama"), 1, TEXTS[:2] * 100)
-    assert same.n_tokens > 10 * same.width
+    (same,) = second_moments(family("llama"), 1, TEXTS[:2] * 200)
+    assert same.n_tokens > 32 * same.width
     assert (same.condition_number(), same.automatic_shrinkage > 0) == (math.inf, True)
     assert same.condition_number(None) < math.inf
     (few,) = second_moments(family("llama"), 1, TEXTS[:1])
@@ -175,7 +184,9 @@ def test_a_moment_is_bound_to_its_model_and_layer(family, moment: SecondMoment) 
     model = family("llama")
     moment.check(model, 1)
     moment.check(model, -2)
-    with pytest.raises(ModelError, match=r"is of layer 1, layer 0 is needed; make one of it: interp moments .* --layer 0"):
+    with pytest.raises(
+        ModelError, match=r"is of layer 1, layer 0 is needed; make one of it: interp moments .* --layer 0"
+    ):
         moment.check(model, 0)
     with pytest.raises(ModelError, match="was measured with other weights in layer 1"):
         moment.check(Model(tiny_models.build("llama", seed=5)), 1)
@@ -195,7 +206,9 @@ def _named(digit: str, hf, path=Path()):
 
 def test_too_few_tokens_are_told_with_the_command(family) -> None:
     (few,) = second_moments(family("llama"), 1, TEXTS[:3])
-    with pytest.raises(UsageError, match=r"has 14 tokens, 64 are needed; make one of more: interp moments .*--max-tokens 64"):
+    with pytest.raises(
+        UsageError, match=r"has 14 tokens, 64 are needed; make one of more: interp moments .*--max-tokens 64"
+    ):
         few.check(family("llama"), 1)
     few.check(family("llama"), 1, min_tokens=14)
     with pytest.raises(UsageError, match="15 are needed"):
@@ -206,7 +219,9 @@ def test_an_edited_model_is_not_measured_and_its_moments_still_fit(moment: Secon
     model = Model(tiny_models.build("llama"))
     edit = random_edit(model, [1])
     with applied(model, edit):
-        with pytest.raises(UsageError, match="the model has an edit applied, and its keys would be those of the edited"):
+        with pytest.raises(
+            UsageError, match="the model has an edit applied, and its keys would be those of the edited"
+        ):
             second_moments(model, 1, TEXTS)
         moment.check(model, 1)
     assert torch.equal(second_moments(model, 1, TEXTS)[0].matrix, moment.matrix)
@@ -249,7 +264,9 @@ def test_moments_of_the_default_corpus_are_made_once_a_layer(empty_cache, monkey
     assert [path.name for path in files] == [f"{'7' * 32}-float32-layer{n}-seed0.safetensors" for n in (1, 2)]
     made = []
     real = module.second_moments
-    monkeypatch.setattr(module, "second_moments", lambda model, layers, **o: made.append(layers) or real(model, layers, **o))
+    monkeypatch.setattr(
+        module, "second_moments", lambda model, layers, **o: made.append(layers) or real(model, layers, **o)
+    )
     again = cached_moments(model, [2, 0, 1])
     assert made == [[0]]
     assert [item.layer for item in again] == [2, 0, 1]

@@ -11,6 +11,7 @@ from interp.maths.rank_one import (
     LowRank,
     constrained_change,
     joined,
+    key_covariance,
     key_direction,
     null_space,
     null_space_change,
@@ -64,6 +65,27 @@ def test_the_direction_is_that_of_the_whitened_key(seed):
     want = np.linalg.inv(moment.numpy()) @ keys[:, 0].double().numpy()
     close(got, want / np.linalg.norm(want))
     assert np.linalg.norm(got) == pytest.approx(1)
+
+
+@given(seed=SEEDS, n_keys=st.integers(1, 6))
+def test_the_covariance_is_that_of_numpy(seed, n_keys):
+    keys = draw(seed, n_keys)[1].T
+    close(key_covariance(keys).numpy() + 1, np.cov(keys.double().numpy().T, bias=True) + 1)
+
+
+@given(seed=SEEDS)
+def test_the_covariance_of_contexts_makes_their_responses_alike(seed):
+    """The heavier it weighs, the less k . u differs between contexts, and the more the change disturbs ordinary keys."""
+    moment, keys, _ = draw(seed, 4)
+    mean, covariance = keys.mean(1), key_covariance(keys.T)
+    spreads, costs = [], []
+    for weight in (0.0, 0.1, 1.0, 100.0):
+        u = key_direction(moment + weight * covariance, mean)
+        u = u / (mean.double() @ u)
+        spreads.append(float((keys.double().T @ u).std()))
+        costs.append(float(u @ moment @ u))
+    assert spreads == sorted(spreads, reverse=True)
+    assert costs == sorted(costs)
 
 
 @given(seed=SEEDS)

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import NumericsError
-from interp.maths.second_moment import Moments, SecondMomentFitter, condition_number, eigenvalues, has_inverse, ledoit_wolf, shrink
+from interp.maths.second_moment import (
+    Moments,
+    SecondMomentFitter,
+    condition_number,
+    eigenvalues,
+    has_inverse,
+    ledoit_wolf,
+    shrink,
+)
 from oracles.second_moment import ledoit_wolf_amount, moment_of_rows
 
 

@@ -3,8 +3,12 @@
 import torch
 
 from interp.analyzers.answers import Answer
+from interp.editing.asked_prompts import AskedPrompts, Readings
+from interp.editing.cases import EditCase
 from interp.editing.edit import Edit, LayerEdit, ValueCurve
+from interp.editing.edit_sequence_result import EditSequence
 from interp.editing.effect_result import EditEffect, Predictions, UndoProof
+from interp.editing.evaluation_result import EditScores
 from interp.prompts import Fact
 from report import samples
 
@@ -134,3 +138,108 @@ def proof(layer: int = 5, undone: str = "a" * 64, applied: str = "b" * 64) -> Un
         applied_sha256=applied,
         undone_sha256=undone,
     )
+
+
+def scores(n_cases: int = 3, *, edited: bool = True, **changes) -> EditScores:
+    """Cases of which the first neighbour of each changes its answer; every prompt gives the new object after the edit."""
+    draw = torch.Generator().manual_seed(11)
+    cases = tuple(
+        EditCase(
+            fact=Fact(f"Tower {index}", "{} is in", " Rome"),
+            true=" Paris",
+            paraphrases=(f"Where is Tower {index}? In",),
+            neighbours=(f"Bridge {index} is in", f"Lake {index} is in"),
+        )
+        for index in range(n_cases)
+    )
+    asked = {
+        role: _asked([text for case in cases for text in texts(case)], len(texts(cases[0])), role, edited, draw)
+        for role, texts in {
+            "prompt": lambda case: (case.fact.prompt,),
+            "paraphrase": lambda case: case.paraphrases,
+            "neighbour": lambda case: case.neighbours,
+        }.items()
+    }
+    values = {
+        "provenance": samples.provenance(seed=0, command="interp edit eval"),
+        "cases": cases,
+        "method": "rome",
+        "n_edits": 1 if edited else 0,
+        "layers": (5,) if edited else (),
+        "drift": torch.tensor([[0.061]]) if edited else torch.zeros(0, 0),
+        "edit_seconds": torch.tensor([9.0]) if edited else torch.zeros(0),
+        "asked": asked,
+        "entropy_before": None,
+        "entropy_after": None,
+        "reference_before": None,
+        "reference_after": None,
+        "text_tokens": torch.tensor([10, 20, 30]),
+        "text_nats_before": torch.tensor([30.0, 62.0, 91.0]),
+        "text_nats_after": torch.tensor([[31.0, 63.0, 93.0]]) if edited else None,
+        "vocabulary": {str(1000 + index): word for index, word in enumerate(WORDS)},
+        "seed": 0,
+        "confidence": 0.95,
+        "seconds": 12.5,
+    }
+    return EditScores(**(values | changes))
+
+
+def _asked(texts: list[str], each: int, role: str, edited: bool, draw: torch.Generator) -> AskedPrompts:
+    """The old object is likelier before; after the edit the new one is, but at neighbours, of which every other changes."""
+    size = len(texts)
+    low, high = 0.2 + 0.1 * torch.rand(size, generator=draw), 3 + torch.rand(size, generator=draw)
+
+    def readings(new: torch.Tensor, true: torch.Tensor, top: torch.Tensor) -> Readings:
+        return Readings(
+            new_nats=new,
+            true_nats=true,
+            new_accuracy=(new < true).float(),
+            true_accuracy=(true < new).float(),
+            top=top,
+            top_probability=torch.minimum(new, true).neg().exp(),
+        )
+
+    paris = torch.full((size,), 1000)
+    before = readings(high, low, paris)
+    if role == "neighbour":
+        after = readings(high, low, torch.tensor([1002 if index % 2 == 0 else 1000 for index in range(size)]))
+    else:
+        after = readings(low, high, torch.full((size,), 1001))
+    return AskedPrompts(
+        case=torch.arange(size) // each,
+        texts=tuple(texts),
+        before=before,
+        after=after if edited else None,
+        kl_nats=0.1 + torch.rand(size, generator=draw) if edited else None,
+        same=torch.ones(size) if edited else None,
+    )
+
+
+def sequence(n_facts: int = 10, every: int = 5, **changes) -> EditSequence:
+    """One edit a fact; at the last check the first fact is lost."""
+    facts = tuple(Fact(f"Tower {index}", "{} is in", " Rome") for index in range(n_facts))
+    checked = torch.arange(0, n_facts + 1, every)
+    accuracy = torch.full((len(checked), n_facts), float("nan"))
+    for row, count in enumerate(checked.tolist()):
+        accuracy[row, :count] = 1.0
+    accuracy[-1, 0] = 0.0
+    values = {
+        "provenance": samples.provenance(seed=0, command=None),
+        "facts": facts,
+        "method": "rome",
+        "batch": 1,
+        "edits": tuple(edit((fact,)) for fact in facts),
+        "layers": (5,),
+        "drift": torch.linspace(0.05, 0.3, n_facts)[:, None],
+        "checked": checked,
+        "accuracy": accuracy,
+        "new_nats": torch.where(accuracy.isnan(), accuracy, 0.1),
+        "true_nats": None,
+        "perplexity": torch.linspace(22.8, 24.0, len(checked)),
+        "n_texts": 8,
+        "stop_reason": "end",
+        "warnings": (),
+        "confidence": 0.95,
+        "seconds": 80.0,
+    }
+    return EditSequence(**(values | changes))

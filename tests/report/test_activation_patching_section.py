@@ -192,6 +192,7 @@ def test_hostile_text_is_inert_and_shown(text: str, plain: Outline) -> None:
         name for _, values in plain.tags for name in values
     }
     assert outline.scripts["code"] == plain.scripts["code"]
+    assert outline.scripts["program"] == plain.scripts["program"]
     assert visible(text) in outline.text
     check_figures(outline)
 

@@ -10,7 +10,7 @@ from interp.report import report
 from interp.tokens import visible
 from report import samples
 from report.samples import HOSTILE
-from report.test_page import LIMIT, Outline, data_of, packed
+from report.test_page import LIMIT, Outline, data_of, packed, text_of
 
 PAGE_LIMIT = 3_000_000
 
@@ -77,8 +77,8 @@ def test_same_result_same_bytes_and_a_saved_one_too(tmp_path):
 
 def test_a_page_without_heads_has_no_script_for_them():
     plain = Outline(report([samples.lens(layers=2)]).html())
-    assert "headsView = " not in plain.scripts["code"]
-    assert "headsView = " in Outline(report([samples.attention()]).html()).scripts["code"]
+    assert "headsView = " not in text_of(plain, "program").decode()
+    assert "headsView = " in text_of(Outline(report([samples.attention()]).html()), "program").decode()
 
 
 def test_what_stands_out_is_said():
@@ -126,6 +126,7 @@ def test_hostile_text_is_inert_and_shown(text):
         name for _, values in plain.tags for name in values
     }
     assert outline.scripts["code"] == plain.scripts["code"]
+    assert outline.scripts["program"] == plain.scripts["program"]
     assert visible(text) in data_of(outline).prompts["p0"]["labels"]
     layout = mosaic_of(outline)["detail"]["layout"]
     assert not any("<" in label for label in [*layout["xaxis"]["ticktext"], *layout["yaxis"]["ticktext"]])

@@ -95,11 +95,15 @@ def _scores(result: Any) -> Table:
 
 
 def _told(estimate: Any) -> str:
-    return "" if estimate is None else brief(estimate.value)
+    return "" if estimate is None else _number(estimate.value)
+
+
+def _number(value: float) -> str:
+    return brief(value).replace("-", "−")  # noqa: RUF001
 
 
 def _spread(estimate: Any) -> str:
-    return "" if estimate.lower != estimate.lower else f"{brief(estimate.lower)} to {brief(estimate.upper)}"
+    return "" if estimate.lower != estimate.lower else f"{_number(estimate.lower)} to {_number(estimate.upper)}"
 
 
 def _side_effects(result: Any) -> list[Block]:

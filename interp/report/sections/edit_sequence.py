@@ -27,7 +27,7 @@ def build(result: Any, prompt: str) -> Section | None:
     lead = (
         f"Do edits last? {result.n_edited} facts were edited {batches}, by {METHODS.get(result.method, result.method)}, in "
         f"{layers_told(result.layers)}, each on the model with those before it. Every so often all facts edited so far were asked again. "
-        "[[drift|drift]] says how far the weights have moved."
+        "[[Drift|drift]] says how far the weights have moved."
     )
     blocks: list[Block] = [_courses(result, prompt), _checks(result)]
     if result.warnings:

@@ -116,7 +116,8 @@ def _map(result: Any, rows: Rows, prompt: str) -> Picture:
 
 def _exact_ranks(figure: "Figure") -> "Figure":
     """A figure whose ranks show all their digits when hovered; other numbers keep four."""
-    for trace in figure.data:
+    traces: Any = figure.data
+    for trace in traces:
         trace.hovertemplate = trace.hovertemplate.replace("%{customdata:.4~g}", "%{customdata:,}")
     return figure
 
