@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from interp.editing.edit import Edit
     from interp.editing.edit_file import load_edit
     from interp.editing.edit_sequence import edit_sequence
+    from interp.editing.edit_facts import edit_facts
     from interp.editing.effect import edit_effect
     from interp.editing.evaluation import evaluate_edit
     from interp.editing.second_moments import SecondMoment, second_moments
@@ -71,6 +72,7 @@ _HOME = {
     "TunedLens": "interp.analyzers.tuned_lens",
     "Edit": "interp.editing.edit",
     "load_edit": "interp.editing.edit_file",
+    "edit_facts": "interp.editing.edit_facts",
     "edit_effect": "interp.editing.effect",
     "report": "interp.report.page",
     "load_result": "interp.results",
@@ -120,6 +122,7 @@ __all__ = [
     "TunedLens",
     "Edit",
     "load_edit",
+    "edit_facts",
     "edit_effect",
     "EditCase",
     "read_cases",

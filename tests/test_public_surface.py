@@ -42,6 +42,7 @@ SURFACE = {
     "TunedLens",
     "Edit",
     "load_edit",
+    "edit_facts",
     "edit_effect",
     "EditCase",
     "read_cases",

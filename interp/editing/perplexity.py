@@ -17,6 +17,7 @@ from interp.maths import edit_scores
 from interp.maths.ablation import mean_losses
 from interp.prompts import PromptLike
 from interp.runner.model import Model
+from interp.tokens import Tokens
 
 _LOGITS_AT_ONCE = 1 << 26
 """Logits of one forward: 256 MB in fp32."""
@@ -35,7 +36,7 @@ class TextLosses:
         return float(edit_scores.perplexity(self.nats, self.n_tokens))
 
 
-def windows_of(model: Model, texts: Sequence[PromptLike], context: int | None = None) -> tuple[Item, ...]:
+def windows_of(model: Model, texts: Sequence[PromptLike | Tokens], context: int | None = None) -> tuple[Item, ...]:
     """Texts (or token ids) in windows of at most ``context`` tokens; None: the model's context, at most 1,024.
 
     Raises UsageError for a single text in place of a list, for a text of one token and for a context that is too short or too long.
@@ -65,7 +66,7 @@ def text_losses(model: Model, windows: Sequence[Item]) -> TextLosses:
     return TextLosses(nats=nats, n_tokens=counts)
 
 
-def perplexity(model: Model, texts: Sequence[PromptLike], context: int | None = None) -> float:
+def perplexity(model: Model, texts: Sequence[PromptLike | Tokens], context: int | None = None) -> float:
     """The perplexity of texts under the model as it is now. Raises UsageError for no text."""
     if not texts:
         raise UsageError("there is no text; give at least one")

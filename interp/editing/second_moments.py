@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from interp.analyzers.sweep import request_key
 from interp.checkpoint import Checkpoint
@@ -77,9 +78,7 @@ def second_moments(
     told = progress or silent
     limit = max_tokens if max_tokens is not None else _default_tokens(model, chosen, corpus)
     text = read_corpus(model, corpus, max_tokens=limit, seed=seed, progress=told)
-    key = request_key(
-        model, analysis="second_moments", layers=sorted(set(chosen)), pieces=_digest(text), batch_tokens=batch_tokens
-    )
+    key = {} if checkpoint is None else _key(model, chosen, text, batch_tokens)
     fit = Fit(model, sorted(set(chosen)))
     with Checkpoint(checkpoint, key) as kept:
         fit.run(token_batches(text.pieces, batch_tokens), kept, told)
@@ -145,8 +144,12 @@ def _default_tokens(model: Model, layers: Sequence[int], corpus: CorpusLike) -> 
     return SAMPLED_TOKENS_PER_DIMENSION * max(output_matrix(model, layer).values.shape[1] for layer in layers)
 
 
-def _digest(text: Corpus) -> str:
-    return hashlib.sha256(json.dumps(text.pieces).encode()).hexdigest()
+def _key(model: Model, layers: Sequence[int], text: Corpus, batch_tokens: int) -> Mapping[str, Any]:
+    """What the work is, for its checkpoint."""
+    pieces = hashlib.sha256(json.dumps(text.pieces).encode()).hexdigest()
+    return request_key(
+        model, analysis="second_moments", layers=sorted(set(layers)), pieces=pieces, batch_tokens=batch_tokens
+    )
 
 
 def _file_name(model: Model, layer: int, seed: int) -> str:

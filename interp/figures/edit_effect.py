@@ -91,9 +91,12 @@ def lens_map(
 def score_bars(rows: Sequence[tuple[str, Bounds | None, Bounds | None]], unit: str) -> go.Figure:
     """Scores (name, before, after) as pairs of bars with their intervals, the first on top; None and NaN bounds are not drawn."""
     traces = [
-        _score_bars([(row[0], row[place]) for row in rows], name, colour)
-        for place, name, colour in ((1, "before", style.GREY), (2, "after", style.BLUE))
-        if any(row[place] is not None for row in rows)
+        _score_bars(one, name, colour)
+        for one, name, colour in (
+            ([(label, before) for label, before, _ in rows], "before", style.GREY),
+            ([(label, after) for label, _, after in rows], "after", style.BLUE),
+        )
+        if any(found is not None for _, found in one)
     ]
     names = [name for name, _, _ in rows]
     axis = style.index_axis(names, automargin=True)

@@ -219,6 +219,16 @@ def test_known_cases_are_those_whose_object_ranks_first() -> None:
         known_cases(model, right, 0)
 
 
+def test_known_cases_leave_out_subjects_that_spell_the_object(monkeypatch) -> None:
+    """Whatever the model answers."""
+    from interp.editing import known_cases as module
+
+    monkeypatch.setattr(module, "_answers_right", lambda model, cases: [True] * len(cases))
+    fact = Fact("Nokia 3310", "{} was made by", " Apple")
+    spelt, other = EditCase(fact=fact, true=" nokia"), EditCase(fact=replace(fact, subject="A phone"), true=" Nokia")
+    assert known_cases(word_model.build(), [spelt, other]) == (other,)
+
+
 def test_the_development_data(shared_data) -> None:
     path = shared_data / "counterfact_dev.json"
     if not path.is_file():

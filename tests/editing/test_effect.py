@@ -238,6 +238,7 @@ def test_round_trip_table_and_figures(tmp_path) -> None:
     assert frame["text"].tolist() == [FACT.prompt, *PARAPHRASES, *NEIGHBOURS]
     words, before, after = zip(*found.answers, strict=True)
     assert set(found.top("before")) <= {*zip(words, before, strict=True)}
+    assert set(found.top("after")) <= {*zip(words, after, strict=True)}
     assert [max(pair) for pair in zip(before, after, strict=True)] == sorted(
         map(max, zip(before, after, strict=True)), reverse=True
     )

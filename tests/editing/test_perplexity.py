@@ -1,6 +1,7 @@
 """Perplexity is exp of the mean loss per token of plain forwards, over windows of the context, texts counting by their tokens."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,6 +40,18 @@ def test_texts_count_by_their_tokens(family) -> None:
         assert int(losses.n_tokens[index]) == count
     assert losses.perplexity == pytest.approx(math.exp(float(losses.nats.sum()) / sum(len(ids) - 1 for ids in TEXTS)))
     assert perplexity(model, TEXTS * 3) == pytest.approx(losses.perplexity, rel=1e-6)
+
+
+def test_a_token_that_stands_before_the_text_stands_before_every_window(family) -> None:
+    model = family("llama")
+    tokens = model.tokens(TEXTS[3])
+    marked = replace(tokens, spans=(None, *tokens.spans[1:]))  # as a tokenizer that adds begin-of-text reports it
+    lead, ids = TEXTS[3][:1], TEXTS[3][1:]
+    windows = [(lead + ids[start : start + 9], 1 if start == 0 else 2) for start in range(0, len(ids) - 1, 8)]
+    total, count = oracle.loss_of_windows(model.hf, windows)
+    losses = text_losses(model, windows_of(model, [marked], 10))
+    assert (float(losses.nats[0]), int(losses.n_tokens[0])) == (pytest.approx(total, rel=1e-5), count)
+    assert count == len(ids)
 
 
 def test_memory_bounds_the_logits_of_a_forward(family, monkeypatch) -> None:

@@ -5,7 +5,7 @@ import plotly.io as pio
 import pytest
 
 from interp.errors import UsageError
-from interp.figures.edit_effect import answer_bars, lens_map, course_lines
+from interp.figures.edit_effect import answer_bars, course_lines, lens_map
 
 BEFORE = np.array([[-9.0, -8.0, -7.0], [-6.0, -5.0, np.nan], [-3.0, -2.0, -1.0]])
 AFTER = BEFORE + np.array([[0.0, 0.0, 0.0], [0.0, -2.5, 0.0], [0.0, 1.0, 0.5]])

@@ -150,6 +150,7 @@ def test_a_matrix_of_too_few_rows_has_no_finite_condition_number_until_it_is_shr
     assert not has_inverse(fitted(torch.cat([rows_of(60, 6), torch.zeros(60, 1)], 1)).matrix)
     assert not has_inverse(fitted(rows_of(5, 6).repeat(50, 1)).matrix)
     assert has_inverse(fitted(rows_of(60, 6)).matrix)
+    assert not has_inverse(torch.tensor([1.0, 1e-18], dtype=torch.float64).diag())
     assert condition_number(spectrum, 1e-3) < 1e5
 
 

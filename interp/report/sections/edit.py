@@ -141,7 +141,7 @@ def _ends(edit: Any, found: Sequence[Any]) -> Table:
                 number_of(float(curve.loss_nats[-1])),
                 f"{brief(size)} ({brief(size / curve.start_norm)} |v0|)",
                 "none" if clamp is None else f"{brief(clamp)}{', reached' * bool(size >= 0.999 * clamp)}",
-                _STOPS.get(curve.stop_reason, curve.stop_reason),
+                _STOPS.get(curve.stop_reason) or str(curve.stop_reason),
             ]
         )
     columns = ("target", "forward passes", "probability", "last loss (nats)", "|delta|", "clamp", "ended because")
@@ -223,7 +223,7 @@ def _hash(digest: str) -> Html:
 
 def _settings(edit: Any) -> Table:
     rows: list[list[Child]] = [
-        ["method", quoted(METHODS.get(edit.method, edit.method))],
+        ["method", quoted(METHODS.get(edit.method) or str(edit.method))],
         ["time to make it", f"{edit.seconds:.1f} s"],
         *([words, quoted(_plain(edit.settings[name]))] for name, words in _SETTINGS.items() if name in edit.settings),
         *(

@@ -52,8 +52,8 @@ def _estimates(result: Any) -> dict[str, tuple[Any, Any]]:
 
 def _bars(result: Any, prompt: str) -> Picture:
     rows = [
-        (_name(name), *map(_bounds, pair))
-        for name, pair in _estimates(result).items()
+        (_name(name), _bounds(before), _bounds(after))
+        for name, (before, after) in _estimates(result).items()
         if name == "score" or (name in METRICS and METRICS[name].unit == "%")
     ]
     caption = f"Scores in per cent, before and after. {_intervals(result)}"
