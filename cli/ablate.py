@@ -120,7 +120,7 @@ def ablate(
     from interp.sites import read_layers
 
     options["layers"] = None if layer is None else list(read_layers(layer, opened.atlas.n_layers))
-    request = options | {"prompts": repr(asked.prompts), "reference": repr(options["reference"])}
+    request: dict[str, Any] = options | {"prompts": repr(asked.prompts), "reference": repr(options["reference"])}
     with keeping(speaker, opened, fresh=fresh, **request) as work:
         result = ablation(opened, asked.prompts, **options, checkpoint=work.checkpoint, progress=work.progress)
     if output is not None:

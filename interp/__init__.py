@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from interp.analyzers.tuned_lens import TunedLens, fit_tuned_lens
     from interp.editing.cases import EditCase, read_cases
     from interp.editing.edit import Edit
+    from interp.editing.edit_facts import edit_facts
     from interp.editing.edit_file import load_edit
     from interp.editing.edit_sequence import edit_sequence
-    from interp.editing.edit_facts import edit_facts
     from interp.editing.effect import edit_effect
     from interp.editing.evaluation import evaluate_edit
     from interp.editing.second_moments import SecondMoment, second_moments
