@@ -25,7 +25,7 @@ from experiments.rome.figure import methods_figure
 from experiments.rome.many import Together, at_once, one_after_another
 from experiments.rome.singles import Singles, measure
 from experiments.rome.summary import many_lines, single_lines, values
-from experiments.rome.workshop import OutOfTime, Workshop
+from experiments.rome.workshop import OutOfTime, Workshop, default_layers
 from interp.editing.settings import settings_of
 from interp.files import write_bytes
 from interp.runner.model import Model, load
@@ -75,9 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _key(config: Config, model: Model) -> str:
-    """A name for work that is the same for the same model, config and settings of the methods."""
+    """A name for work that is the same for the same model, config, settings of the methods and layers."""
     parts = [config.to_json(), model.source.weights_sha256 if model.source else None]
-    parts += [settings_of(method).plain() for method in config.methods]
+    parts += [[settings_of(method).plain(), default_layers(model, method)] for method in config.methods]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -71,8 +71,7 @@ class Workshop:
 
     def layers(self, method: str) -> tuple[int, ...]:
         """The layers that the method edits in this model by default."""
-        settings = settings_of(method)
-        return choose_layers(self.model, (), method, "auto", settings, seed=0, progress=silent)[0]
+        return default_layers(self.model, method)
 
     def moment(self, layer: int) -> SecondMoment:
         """The second moment of a layer over the first texts, made once and kept."""
@@ -109,6 +108,11 @@ class Workshop:
         )
         made.save(path)
         return made
+
+
+def default_layers(model: Model, method: str) -> tuple[int, ...]:
+    """The layers that a method edits in a model that was measured before."""
+    return choose_layers(model, (), method, "auto", settings_of(method), seed=0, progress=silent)[0]
 
 
 def _known(model: Model, config: Config, cases: Sequence[EditCase], path: Path) -> tuple[EditCase, ...]:

@@ -16,7 +16,7 @@ from interp.editing.memit import Solve, spread_changes
 from interp.editing.rewrite import Rewrite, rewrite_of
 from interp.editing.rome import Rewritten, rome_change
 from interp.editing.second_moments import SecondMoment, cached_moments
-from interp.editing.settings import EditSettings, settings_of
+from interp.editing.settings import MOMENT_SHARE, EditSettings, settings_of
 from interp.editing.stack import applied
 from interp.errors import NumericsError, UsageError
 from interp.maths.rank_one import LowRank, joined, null_space, null_space_change, weighted_change
@@ -201,6 +201,8 @@ def _solver(maker: EditMaker, moments: Sequence[SecondMoment]) -> Solve:
     settings = maker.settings
     shrunk = {moment.layer: moment.shrunk(settings.shrinkage) for moment in moments}
     if maker.method == "memit":
-        return lambda layer, keys, residuals: weighted_change(keys, residuals, shrunk[layer], settings.moment_weight)
+        given = settings.moment_weight
+        weight = {layer: MOMENT_SHARE * len(matrix) if given is None else given for layer, matrix in shrunk.items()}
+        return lambda layer, keys, residuals: weighted_change(keys, residuals, shrunk[layer], weight[layer])
     projectors = {layer: null_space(matrix, settings.null_threshold) for layer, matrix in shrunk.items()}
     return lambda layer, keys, residuals: null_space_change(keys, residuals, projectors[layer], ridge=settings.ridge)

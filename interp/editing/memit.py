@@ -82,14 +82,19 @@ def value_change(
 def _state(
     model: Model, rewrites: Sequence[Rewrite], layer: int, last: int
 ) -> tuple[Float[Tensor, "d_mlp fact"], Float[Tensor, "d_model fact"], Float[Tensor, "d_model fact"]]:
-    """Each fact's key at ``layer`` averaged over contexts; the bare prompt's MLP output there and its stream after the layer ``last``."""
+    """Each fact's key at ``layer``; the bare prompt's MLP output there and its stream after the layer ``last``.
+
+    The key is the average of the bare prompt's and the mean over the sampled contexts, as in the paper's code, which averages
+    within kinds of contexts first.
+    """
     down = module_at(model.hf, output_matrix(model, layer).path)
     assert down is not None, "the matrix has a module"
     keys, values, streams = [], [], []
     for rewrite in rewrites:
         run = model.run(list(rewrite.prompts), capture=[f"mlp.post@{layer}", f"resid_post@{last}"], logits=False)
         own = run.cache[f"mlp.post@{layer}"][torch.arange(len(rewrite.prompts)), rewrite.positions]
-        keys.append(own.float().mean(0))
+        bare, others = own[0].float(), own[1:].float()
+        keys.append((bare + others.mean(0)) / 2 if len(others) else bare)
         with torch.no_grad():
             values.append(down(own[0]).float())
         streams.append(run.cache[f"resid_post@{last}"][0, rewrite.positions[0]].float())

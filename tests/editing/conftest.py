@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 CORE = ("gpt2", "llama", "gemma2", "gpt_neox", "phi3")
 """Conv1D and Linear, gated and not, fused gate and up, post-norms, parallel blocks; other families are ``slow``."""
+TWO = ("gpt2", "llama")
+ON_TWO = (
+    "test_rome_is_that_of_full_forwards",
+    "test_facts_spread_over_layers_as_by_full_forwards",
+    "test_an_edit_makes_its_target_likelier",
+)
+"""Tests of which only these two families are fast; that of the default method is fast on all of CORE."""
 HERE = Path(__file__).parent
 
 
@@ -23,7 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and item.path.parent == HERE and hasattr(item, "callspec"):
             names = {item.callspec.params.get("name"), item.callspec.params.get("family_name")}
-            if names & {*FAMILIES, *VARIANTS} - {*CORE}:
+            fast = TWO if item.originalname in ON_TWO else CORE
+            if names & {*FAMILIES, *VARIANTS} - {*fast}:
                 item.add_marker(pytest.mark.slow)
 
 

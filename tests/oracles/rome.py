@@ -188,7 +188,10 @@ def _spread(hf, modules, block, facts, solve, settings):
         for number, module in enumerate(modules):
             keys, residual = [], []
             for fact, z in zip(facts, wanted, strict=True):
-                keys.append(average_key(hf, module, fact.prompts, fact.positions).double())
+                key = average_key(hf, module, fact.prompts[:1], fact.positions[:1]).double()
+                if len(fact.prompts) > 1:  # the mean over kinds of contexts: none, and sampled
+                    key = (key + average_key(hf, module, fact.prompts[1:], fact.positions[1:]).double()) / 2
+                keys.append(key)
                 now = value(hf, block, fact.prompts[0], fact.positions[0])
                 residual.append((z.double() - now.double()) / (len(modules) - number))
             update = solve(number, torch.stack(keys, 1), torch.stack(residual, 1))
