@@ -19,6 +19,16 @@ _ROWS = (
     ("generation entropy, bits x 100", "generation_entropy"),
 )
 
+_GOALS = {
+    "efficacy_score": "100",
+    "paraphrase_score": "≥ 95",
+    "neighbourhood_score": "within 1 of before",
+    "paraphrase_argmax": "≥ 35",
+    "neighbours_kept": "≥ 95",
+}
+"""What `rome` is to reach."""
+_WORST_GOAL = "≤ 1.05x"
+
 
 def values(singles: Mapping[str, Singles], many: Sequence[Together]) -> dict[str, float]:
     """The figures that are held against what is expected."""
@@ -46,31 +56,31 @@ def single_lines(singles: Mapping[str, Singles]) -> list[str]:
     """Single edits: a column for each method."""
     methods = list(singles)
     first = singles[methods[0]]
-    lines = [f"| | before | {' | '.join(methods)} |", "| --- |" + " ---: |" * (len(methods) + 1)]
+    lines = [f"| | before | {' | '.join(methods)} | goal |", "| --- |" + " ---: |" * (len(methods) + 2)]
     lines.append(
         f"| S | {first.harmonic('before'):.1f} | "
         + " | ".join(f"{one.harmonic():.1f}" for one in singles.values())
-        + " |"
+        + " | |"
     )
     for title, name in _ROWS:
         digits = 3 if name == "neighbour_kl" else 1
         before = f"{first.mean(name, 'before'):.{digits}f}" if name in first.before else ""
         cells = [_cell(one.mean(name), digits) for one in singles.values()]
-        lines.append(f"| {title} | {before} | {' | '.join(cells)} |")
+        lines.append(f"| {title} | {before} | {' | '.join(cells)} | {_GOALS.get(name, '')} |")
     base = first.perplexity
     means = [f"{base * one.mean('perplexity_ratio'):.2f}" for one in singles.values()]
     worst = [f"{base * one.worst:.2f} ({one.worst:.3f}x)" for one in singles.values()]
-    lines.append(f"| perplexity of held-out text, mean over edits | {base:.2f} | {' | '.join(means)} |")
-    lines.append(f"| the same after the worst edit | {base:.2f} | {' | '.join(worst)} |")
+    lines.append(f"| perplexity of held-out text, mean over edits | {base:.2f} | {' | '.join(means)} | |")
+    lines.append(f"| the same after the worst edit | {base:.2f} | {' | '.join(worst)} | {_WORST_GOAL} |")
     lines.append(
         "| change of the weights, mean of the norm over W's | | "
         + " | ".join(f"{float(one.drift.mean()):.3f}" for one in singles.values())
-        + " |"
+        + " | |"
     )
     lines.append(
         "| seconds an edit, median | | "
         + " | ".join(f"{float(one.seconds.median()):.1f}" for one in singles.values())
-        + " |"
+        + " | |"
     )
     return lines
 

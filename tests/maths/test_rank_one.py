@@ -31,7 +31,8 @@ def draw(seed: int, n_facts: int = 1):
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    mixing = normal(D_MLP, D_MLP) * 10 ** torch.linspace(-0.5, 0.5, D_MLP, dtype=torch.float64)
+    scales = 10 ** torch.linspace(-0.5, 0.5, D_MLP, dtype=torch.float64)
+    mixing = torch.linalg.qr(normal(D_MLP, D_MLP))[0] * scales @ torch.linalg.qr(normal(D_MLP, D_MLP))[0]
     seen = normal(40, D_MLP) @ mixing.T
     keys = (normal(n_facts, D_MLP) @ mixing.T).T
     return seen.T @ seen / 40, keys.float(), normal(D_MODEL, n_facts).float()
