@@ -21,7 +21,7 @@ class Config:
     model: str = "smollm2-135m"
     facts: int = 50
     seed: int = 0
-    methods: tuple[str, ...] = ("rome", "rome-original", "memit", "alphaedit")
+    methods: tuple[str, ...] = ("rome", "rome-original")
     neighbours: int = 10
     moment_texts: int = 625
     moment_tokens: int = 100_000

@@ -76,7 +76,7 @@ class EditSettings:
 _PAPER = EditSettings()
 _MEMIT = replace(_PAPER, contexts=5, context_lengths=(10,), clamp=0.75)
 _BY_METHOD = {
-    "rome": replace(_PAPER, clamp=2.5, value_contexts=6, subject_contexts=True, context_weight=0.1),
+    "rome": replace(_PAPER, value_contexts=6, subject_contexts=True, context_weight=0.1),
     "rome-original": replace(_PAPER, averaged=False, shrinkage=0.0),
     "memit": _MEMIT,
     "alphaedit": _MEMIT,
