@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from interp.editing.contexts import OPENERS, sample_contexts
 from interp.editing.settings import settings_of
 from interp.runner.model import Model
@@ -24,6 +26,7 @@ def test_lengths_are_counted_in_tokens(model: Model) -> None:
     assert long > short + 6
 
 
+@pytest.mark.slow
 def test_the_seed_decides(model: Model) -> None:
     first = sample_contexts(model, FEW, seed=3)
     assert sample_contexts(model, FEW, seed=3) == first

@@ -185,6 +185,7 @@ def _loss(model: Model, ids) -> float:
     return float(-logits[range(len(ids) - 1), list(ids[1:])].mean())
 
 
+@pytest.mark.slow
 def test_groups_of_sampled_text_are_drawn_once(empty_cache, monkeypatch) -> None:
     hf = tiny_models.build("llama", max_position_embeddings=256)
     source = Source(name="tiny", path=empty_cache, revision=None, architecture="x", format="safetensors", licence=None,

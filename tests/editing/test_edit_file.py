@@ -95,6 +95,7 @@ def test_one_line_for_each_file_that_is_no_edit(model, path, tmp_path) -> None:
     assert "version 2, this interp reads 1; upgrade interp" in error("newer.safetensors")
 
 
+@pytest.mark.slow
 def test_factors_that_do_not_fit_make_the_file_damaged(model, tmp_path) -> None:
     edit = random_edit(model, [1], rank=2)
     object.__setattr__(edit.layers[0], "left", torch.zeros(32, 3))

@@ -227,7 +227,7 @@ def kill_everywhere(work: Path, todo: str) -> int:
 @pytest.mark.parametrize(
     ("todo", "n_edits"),
     [
-        pytest.param("apply", 1, id="second apply"),
+        pytest.param("apply", 1, id="second apply", marks=pytest.mark.slow),
         pytest.param("apply", 0, id="first apply", marks=pytest.mark.slow),
         pytest.param("undo", 2, id="undo the last", marks=pytest.mark.slow),
         pytest.param("undo first", 2, id="undo the first", marks=pytest.mark.slow),

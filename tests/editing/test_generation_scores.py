@@ -79,6 +79,7 @@ def test_generations_are_as_long_as_the_paper_says_and_repeat_with_the_seed(monk
     assert second.split() == ["one"] * 63 + ["two"]
 
 
+@pytest.mark.slow
 def test_an_evaluation_measures_them_when_asked() -> None:
     model = word_model.build("llama")
     referred = EditCase(fact=CASE.fact, true=CASE.true, reference_texts=("plum lake one", "two three"))

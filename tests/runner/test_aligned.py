@@ -16,7 +16,12 @@ PROMPTS = [[5, 9, 33, 71, 12, 44, 8], [3, 7, 11, 5, 9, 33, 71, 12, 44, 8], [7, 5
 POSITIONS = [2, 5, 3]
 COLUMNS = [[5, 6], [8, 9], [6, 7]]
 EXPERTS = {"mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss"}
-DENSE = [name for name in tiny_models.FAMILIES if name not in EXPERTS]
+FAST = ("gpt2", "llama", "gemma2", "gpt_neox", "bloom", "mpt", "opt")
+DENSE = [
+    pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+    for name in tiny_models.FAMILIES
+    if name not in EXPERTS
+]
 
 
 def suffixes_of(model: Model, layer: int, place: Place, positions: Sequence[int] = POSITIONS) -> Suffixes:
