@@ -73,8 +73,8 @@ def edit_facts(
     started = time.perf_counter()
     told = progress or silent
     wanted = (facts,) if isinstance(facts, Fact) else tuple(facts)
-    settings = settings or settings_of(method)
-    settings_of(method)
+    defaults = settings_of(method)
+    settings = settings or defaults
     if not wanted:
         raise UsageError("there is no fact to edit; give at least one")
     _check_layers(model, layers, method)
@@ -175,7 +175,7 @@ def _one_by_one(
     with ExitStack() as stack:
         for index, rewrite in enumerate(rewrites):
             if changes:
-                stack.enter_context(applied(maker.model, maker.edit({moment.layer: changes[-1]}, (), 0.0)))
+                stack.enter_context(applied(maker.model, maker.edit({moment.layer: changes[-1]})))
             made = rome_change(maker.model, rewrite, moment.layer, shrunk, maker.settings)
             changes.append(made.changes[moment.layer])
             curves += made.curves
@@ -191,7 +191,7 @@ def _together(
 
         def write(changes: Mapping[int, LowRank]) -> None:
             layer = list(changes)[-1]
-            stack.enter_context(applied(maker.model, maker.edit({layer: changes[layer]}, (), 0.0)))
+            stack.enter_context(applied(maker.model, maker.edit({layer: changes[layer]})))
 
         layers = [moment.layer for moment in moments]
         return spread_changes(maker.model, rewrites, layers, _solver(maker, moments), maker.settings, write, progress)

@@ -38,10 +38,9 @@ def spread_changes(
     """
     told = progress or silent
     last = layers[-1]
-    deltas, wanted, curves = [], [], []
+    wanted, curves = [], []
     for index, rewrite in enumerate(rewrites):
         value = optimise_value(model, rewrite, last, settings, place="block")
-        deltas.append(value.delta)
         wanted.append(value.start + value.delta)
         curves.append(value.curve)
         told("optimising values", index + 1, len(rewrites))
@@ -49,7 +48,8 @@ def spread_changes(
     for done, layer in enumerate(layers):
         keys, values, streams = _state(model, rewrites, layer, last)
         missing = (torch.stack(wanted, 1) - streams) / (len(layers) - done)
-        changes[layer] = solve(layer, keys, value_change(model, layer, values, missing))
+        # Second moments lie on the CPU, and float64 is not to be had on every device.
+        changes[layer] = solve(layer, keys.cpu(), value_change(model, layer, values, missing).cpu())
         write(changes)
         told("editing layers", done + 1, len(layers))
     return Rewritten(changes=changes, curves=tuple(curves))

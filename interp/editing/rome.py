@@ -31,15 +31,15 @@ def rome_change(
     the bare prompt, as in the original code. Either way r = v* - W k is delta, since v* = W k + delta.
 
     ``settings.context_weight`` adds that much of the covariance of the keys over contexts to C. Then u^T k hardly depends on the
-    context, where with C alone the bare prompt may get two thirds of delta only: least squares over all contexts instead of an
-    equation for their average.
+    context, where with C alone the bare prompt may get a part of delta only: least squares over all contexts instead of an equation
+    for their average. Solved on the CPU, where second moments lie; float64 is not to be had on every device.
     """
     value = optimise_value(model, rewrite, layer, settings)
-    keys = context_keys(model, rewrite, layer, subjects=settings.subject_contexts)
+    keys = context_keys(model, rewrite, layer, subjects=settings.subject_contexts).cpu()
     mean = keys.mean(0)
     weighed = moment + settings.context_weight * key_covariance(keys)
     direction = key_direction(weighed, mean)
-    change = rank_one_change(value.delta, direction, mean if settings.averaged else keys[0])
+    change = rank_one_change(value.delta.cpu(), direction, mean if settings.averaged else keys[0])
     return Rewritten(changes={layer: change}, curves=(value.curve,))
 
 

@@ -1,7 +1,6 @@
 """The settings of the editing methods, with the defaults of each."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
 
 from interp.errors import UsageError, unknown
 
@@ -81,8 +80,6 @@ _BY_METHOD = {
     "memit": _MEMIT,
     "alphaedit": _MEMIT,
 }
-
-Place = Literal["mlp", "block"]
 
 
 def settings_of(method: str) -> EditSettings:

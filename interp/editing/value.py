@@ -13,9 +13,9 @@ from torch.nn.functional import kl_div
 
 from interp.editing.edit import ValueCurve
 from interp.editing.rewrite import Rewrite
-from interp.editing.settings import EditSettings, Place
+from interp.editing.settings import EditSettings
 from interp.errors import NumericsError
-from interp.runner.aligned import Suffixes
+from interp.runner.aligned import Place, Suffixes
 from interp.runner.model import Model
 
 
