@@ -22,8 +22,8 @@ PREFIX = "interp_"
 _ports: ContextVar[dict[nn.Module, dict[int, Port]]] = ContextVar("attention_ports")
 _session: ContextVar[Session] = ContextVar("attention_session")
 ROT_Q, ROT_K, SCORES, PATTERN = range(4)
-_SCORES_AT_ONCE = 1 << 18
-"""Scores computed at once on a CPU: 1 MB in fp32, which its cache holds."""
+_SCORES_AT_ONCE = 1 << 20
+"""Scores computed at once on a CPU: 4 MB in fp32, which its last cache holds."""
 _SCORES_AT_ONCE_GPU = 1 << 26
 """And on a GPU, where a pattern is reduced by query: 256 MB in fp32, so that launching is not the cost."""
 
@@ -158,7 +158,7 @@ def pattern_rows(
         visible = mask if mask is None or mask.shape[-2] == 1 else mask[..., start:stop, :]
         scores = attention_scores(module, query[:, :, start:stop], key[:, :, :seen], visible, extra)
         rows = query.new_empty(*query.shape[:2], stop - start, n_key) if out is None else out[:, :, start:stop]
-        softmax_with_sink(scores, extra.get("s_aux"), out=rows[..., :seen])
+        rows[..., :seen] = softmax_with_sink(scores, extra.get("s_aux"), overwrite=True)
         rows[..., seen:] = 0
         yield start, rows
 
@@ -173,6 +173,8 @@ def attention_scores(module: nn.Module, query: Tensor, key: Tensor, mask: Any, e
     n_heads, n_kv_heads = query.shape[1], key.shape[1]
     scaling = extra.get("scaling")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if _is_plain(query, mask, extra):
+        return _plain_scores(query, key, scaling, causal=_is_causal(module, extra))
     # The queries of all heads that share a key head meet it in one product; the keys are not repeated for each.
     grouped = query.unflatten(1, (n_kv_heads, n_heads // n_kv_heads)).flatten(2, 3)
     product = torch.matmul(grouped, key.transpose(-1, -2))
@@ -191,6 +193,27 @@ def attention_scores(module: nn.Module, query: Tensor, key: Tensor, mask: Any, e
     return scores
 
 
+def _is_plain(query: Tensor, mask: Any, extra: dict) -> bool:
+    """Whether scores are just products, scaled and causal at most, of queries enough that keys may be repeated for each head."""
+    return (
+        mask is None
+        and extra.get("softcap") is None
+        and query.dtype in (torch.float32, torch.float64)
+        and query.shape[2] >= query.shape[3]
+    )
+
+
+def _plain_scores(query: Tensor, key: Tensor, scaling: float, *, causal: bool) -> Tensor:
+    """Scaled dot products, what comes later -inf, in one product: it starts from the mask and scales what it adds."""
+    keys = key.repeat_interleave(query.shape[1] // key.shape[1], 1).flatten(0, 1)
+    queries, n_query, n_key = query.flatten(0, 1), query.shape[2], key.shape[2]
+    bias = query.new_zeros(n_query, n_key)
+    if causal:
+        bias[:, n_key - n_query :] = query.new_full((n_query, n_query), float("-inf")).triu_(1)
+    scores = torch.baddbmm(bias.expand(len(queries), -1, -1), queries, keys.transpose(1, 2), alpha=scaling)
+    return scores.unflatten(0, query.shape[:2])
+
+
 def _is_causal(module: nn.Module, extra: dict) -> bool:
     given = extra.get("is_causal")
     return getattr(module, "is_causal", True) if given is None else given
@@ -201,15 +224,11 @@ def _far_below(mask: Tensor) -> Tensor:
     return mask < torch.finfo(mask.dtype).min / 2
 
 
-def softmax_with_sink(scores: Tensor, sink: Tensor | None, *, out: Tensor | None = None) -> Tensor:
-    """Probabilities over the keys, in ``out`` where given; a learned sink (gpt_oss) takes its share and is dropped, so rows may sum to
-    less than one.
+def softmax_with_sink(scores: Tensor, sink: Tensor | None, *, overwrite: bool = False) -> Tensor:
+    """Probabilities over the keys, in the memory of ``scores`` where it may be overwritten; a learned sink (gpt_oss) takes its share and
+    is dropped, so rows may sum to less than one.
     """
-    if sink is None and out is not None and out.dtype == scores.dtype:
-        return torch.softmax(scores, -1, out=out)
     if sink is None:
-        probabilities = torch.softmax(scores, -1)
-    else:
-        column = sink.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1).to(scores.dtype)
-        probabilities = torch.softmax(torch.cat([scores, column], -1), -1)[..., :-1]
-    return probabilities if out is None else out.copy_(probabilities)
+        return torch.softmax(scores, -1, out=scores) if overwrite else torch.softmax(scores, -1)
+    column = sink.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1).to(scores.dtype)
+    return torch.softmax(torch.cat([scores, column], -1), -1)[..., :-1]
