@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ _MARKER = re.compile(r"<.+>|\[.+\]")
 """What control, byte and reserved tokens look like: <unused7>, <0x0A>, <|reserved_special_token_3|>, [PAD]."""
 
 
-def ordinary_ids(model: Model) -> Int[Tensor, " row"]:
-    """The ids of ordinary tokens, ascending.
+def ordinary_ids(model: Model, among: Iterable[int] | None = None) -> Int[Tensor, " row"]:
+    """The ids of ordinary tokens, ascending; with ``among`` those of them, in their order.
 
     Left out are special and added tokens, ids that the tokenizer does not use, tokens that look like a marker, that are not whole
     characters, that hold a control character or that show nothing. Without a tokenizer: all ids but those the config calls
@@ -26,9 +26,11 @@ def ordinary_ids(model: Model) -> Int[Tensor, " row"]:
     size, tokenizer = model.atlas.d_vocab, model.tokenizer
     if tokenizer is None:
         left_out = _special_in_config(model.hf.config)
-        return torch.tensor([index for index in range(size) if index not in left_out])
+        return torch.tensor([index for index in (range(size) if among is None else among) if index not in left_out])
     left_out = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
-    candidates = [index for index in range(min(size, len(tokenizer))) if index not in left_out]
+    used = min(size, len(tokenizer))
+    asked = range(used) if among is None else (index for index in among if 0 <= index < used)
+    candidates = [index for index in asked if index not in left_out]
     names = tokenizer.convert_ids_to_tokens(candidates)
     texts = tokenizer.batch_decode([[index] for index in candidates], clean_up_tokenization_spaces=False)
     kept = [

@@ -79,7 +79,7 @@ def edit_facts(
         raise UsageError("there is no fact to edit; give at least one")
     _check_layers(model, layers, method)
     before = list(contexts) if contexts is not None else sample_contexts(model, settings, seed)
-    rewrites = [rewrite_of(model, fact, before) for fact in wanted]
+    rewrites = [rewrite_of(model, fact, before, seed) for fact in wanted]
     if not allow_known:
         refuse_known(model, rewrites)
     chosen, source = choose_layers(model, rewrites, method, layers, settings, seed=seed, progress=told)

@@ -20,7 +20,7 @@ class Rewrite:
     ``prompts[i]`` is the prompt in context i, followed by the target's tokens but the last, so that each is scored with those before
     it given; the first is the prompt without a context. ``positions[i]`` is where the subject's last token stands in it, found by
     character offsets. ``subjects`` and ``subject_positions`` are the same for "{subject} is a"; the first of them, without a context,
-    is the essence prompt.
+    is the essence prompt. ``seed`` is that of what is drawn at random for this fact.
     """
 
     fact: Fact
@@ -29,6 +29,7 @@ class Rewrite:
     positions: tuple[int, ...]
     subjects: tuple[Tokens, ...]
     subject_positions: tuple[int, ...]
+    seed: int = 0
 
     @property
     def essence(self) -> Tokens:
@@ -46,7 +47,7 @@ class Rewrite:
         return [list(range(len(tokens) - len(self.target.ids), len(tokens))) for tokens in self.prompts]
 
 
-def rewrite_of(model: Model, fact: Fact, contexts: Sequence[str]) -> Rewrite:
+def rewrite_of(model: Model, fact: Fact, contexts: Sequence[str], seed: int = 0) -> Rewrite:
     """The tokens of a fact; ``contexts[0]`` is empty.
 
     Raises UsageError for an empty target.
@@ -63,6 +64,7 @@ def rewrite_of(model: Model, fact: Fact, contexts: Sequence[str]) -> Rewrite:
         positions=positions,
         subjects=subjects,
         subject_positions=subject_positions,
+        seed=seed,
     )
 
 

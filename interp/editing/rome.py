@@ -7,10 +7,11 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from interp.editing.edit import ValueCurve
+from interp.editing.near_misses import near_miss_keys
 from interp.editing.rewrite import Rewrite
 from interp.editing.settings import EditSettings
 from interp.editing.value import optimise_value
-from interp.maths.rank_one import LowRank, key_covariance, key_direction, rank_one_change
+from interp.maths.rank_one import LowRank, key_covariance, key_direction, mean_outer, rank_one_change
 from interp.runner.model import Model
 
 
@@ -32,15 +33,26 @@ def rome_change(
 
     ``settings.context_weight`` adds that much of the covariance of the keys over contexts to C. Then u^T k hardly depends on the
     context, where with C alone the bare prompt may get a part of delta only: least squares over all contexts instead of an equation
-    for their average. Solved on the CPU, where second moments lie; float64 is not to be had on every device.
+    for their average. ``settings.near_miss_weight`` adds the keys of other subjects with the same ending (``near_miss_keys``): at the
+    last token alone "Mertz Glacier" and "Hood Glacier" hardly differ. Solved on the CPU, where second moments lie; float64 is not to be
+    had on every device.
     """
     value = optimise_value(model, rewrite, layer, settings)
+    direction, key = edit_direction(model, rewrite, layer, moment, settings)
+    return Rewritten(changes={layer: rank_one_change(value.delta.cpu(), direction, key)}, curves=(value.curve,))
+
+
+def edit_direction(
+    model: Model, rewrite: Rewrite, layer: int, moment: Float64[Tensor, "d_mlp d_mlp"], settings: EditSettings
+) -> tuple[Float64[Tensor, " d_mlp"], Float[Tensor, " d_mlp"]]:
+    """The direction u and the key k of an edit, see ``rome_change``."""
     keys = context_keys(model, rewrite, layer, subjects=settings.subject_contexts).cpu()
     mean = keys.mean(0)
     weighed = moment + settings.context_weight * key_covariance(keys)
-    direction = key_direction(weighed, mean)
-    change = rank_one_change(value.delta.cpu(), direction, mean if settings.averaged else keys[0])
-    return Rewritten(changes={layer: change}, curves=(value.curve,))
+    if settings.near_misses and settings.near_miss_weight:
+        misses = near_miss_keys(model, rewrite, layer, settings.near_misses).cpu()
+        weighed = weighed + settings.near_miss_weight * mean_outer(misses)
+    return key_direction(weighed, mean), mean if settings.averaged else keys[0]
 
 
 def context_keys(model: Model, rewrite: Rewrite, layer: int, *, subjects: bool) -> Float[Tensor, "context d_mlp"]:

@@ -19,12 +19,14 @@ class EditSettings:
     ``value_contexts`` of them, the bare prompt among them, take part in the optimisation (None: all).
     Value: Adam with ``learning_rate`` takes ``steps`` forward passes (one update fewer) and stops early below ``stop_loss_nats``; the
     loss is the target's negative log-likelihood plus ``kl_weight`` times the divergence on the essence prompt plus ``decay`` times
-    |delta| / |v0|^2; delta is held within ``clamp`` times |v0|.
+    |delta| / |v0|^2; delta is held within ``clamp`` times |v0|. At each step the stream at the positions after the subject is disturbed
+    by Gaussian noise of ``noise`` times its root mean square, so that the value does not lean on the words of one template.
     Writing: ``averaged`` uses the key and value averaged over contexts everywhere, not the bare prompt's; with ``subject_contexts``
     the average is also over "{subject} is a" in each context; ``context_weight`` times the covariance of those keys is added to the
-    second moment, so that the edit answers to each of them alike. The second moment is blended with a multiple of the identity by
-    ``shrinkage`` (None: as few tokens ask for). ``moment_weight`` is MEMIT's lambda (None: MOMENT_SHARE times d_mlp);
-    ``null_threshold`` and ``ridge`` are AlphaEdit's. ``min_tokens`` is what a second moment must have seen at least.
+    second moment, so that the edit answers to each of them alike, and ``near_miss_weight`` times the second moment of the keys of
+    ``near_misses`` subjects that end as this one does, so that it does not answer to them. The second moment is blended with a
+    multiple of the identity by ``shrinkage`` (None: as few tokens ask for). ``moment_weight`` is MEMIT's lambda (None: MOMENT_SHARE
+    times d_mlp); ``null_threshold`` and ``ridge`` are AlphaEdit's. ``min_tokens`` is what a second moment must have seen at least.
     """
 
     contexts: int = 10
@@ -36,9 +38,12 @@ class EditSettings:
     kl_weight: float = 0.0625
     decay: float = 0.5
     clamp: float = 4.0
+    noise: float = 0.0
     averaged: bool = True
     subject_contexts: bool = False
     context_weight: float = 0.0
+    near_misses: int = 0
+    near_miss_weight: float = 0.0
     shrinkage: float | None = None
     moment_weight: float | None = None
     null_threshold: float = 0.02
@@ -51,6 +56,9 @@ class EditSettings:
             ("context_lengths", all(length >= 1 for length in self.context_lengths), "1 or more tokens each"),
             ("value_contexts", self.value_contexts is None or self.value_contexts >= 1, "1 or more, or None for all"),
             ("context_weight", self.context_weight >= 0, "0 or more"),
+            ("near_misses", self.near_misses >= 0, "0 or more"),
+            ("near_miss_weight", self.near_miss_weight >= 0, "0 or more"),
+            ("noise", self.noise >= 0, "0 or more"),
             ("steps", self.steps >= 1, "1 or more"),
             ("learning_rate", self.learning_rate > 0, "above 0"),
             ("kl_weight", self.kl_weight >= 0, "0 or more"),
@@ -75,7 +83,15 @@ class EditSettings:
 _PAPER = EditSettings()
 _MEMIT = replace(_PAPER, contexts=5, context_lengths=(10,), clamp=0.75)
 _BY_METHOD = {
-    "rome": replace(_PAPER, value_contexts=6, subject_contexts=True, context_weight=0.1),
+    "rome": replace(
+        _PAPER,
+        value_contexts=6,
+        noise=0.5,
+        subject_contexts=True,
+        context_weight=0.3,
+        near_misses=64,
+        near_miss_weight=0.3,
+    ),
     "rome-original": replace(_PAPER, averaged=False, shrinkage=0.0),
     "memit": _MEMIT,
     "alphaedit": _MEMIT,

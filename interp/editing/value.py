@@ -44,7 +44,7 @@ def optimise_value(model: Model, rewrite: Rewrite, layer: int, settings: EditSet
     suffixes = Suffixes(run, layer, positions, columns, place)
     starts = suffixes.start[:-1].float()
     start = starts.mean(0) if settings.averaged and place == "mlp" else starts[0]
-    delta, curve = _optimise(suffixes, torch.tensor(rewrite.target.ids), start, settings)
+    delta, curve = _optimise(suffixes, torch.tensor(rewrite.target.ids), start, settings, rewrite.seed)
     return Value(delta=delta, start=start, curve=curve)
 
 
@@ -58,17 +58,19 @@ def spread_over(n: int, wanted: int | None) -> list[int]:
 
 
 def _optimise(
-    suffixes: Suffixes, target: Tensor, start: Tensor, settings: EditSettings
+    suffixes: Suffixes, target: Tensor, start: Tensor, settings: EditSettings, seed: int
 ) -> tuple[Float[Tensor, " d_model"], ValueCurve]:
     delta = torch.zeros_like(start, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=settings.learning_rate)
     radius = settings.clamp * start.norm()
+    generator = torch.Generator().manual_seed(seed)
     essence: Tensor | None = None
     steps: list[list[float]] = []
     reason = "steps"
     for step in range(settings.steps):
         with torch.enable_grad():
-            log_probs = suffixes.logits(delta).float().log_softmax(-1)
+            noise = _disturbance(suffixes.following, settings.noise, generator) if settings.noise else None
+            log_probs = suffixes.logits(delta, noise).float().log_softmax(-1)
             nll = -log_probs[:-1].gather(-1, target.to(log_probs.device).expand(len(log_probs) - 1, -1)[..., None])
             by_context = nll[..., 0].mean(1)
             essence = log_probs[-1, 0].detach() if essence is None else essence
@@ -89,6 +91,16 @@ def _optimise(
         with torch.no_grad():
             delta.mul_((radius / delta.norm()).clamp(max=1.0))
     return delta.detach(), _curve(steps, float(start.norm()), reason)
+
+
+def _disturbance(
+    stream: Float[Tensor, "batch _ d_model"], size: float, generator: torch.Generator
+) -> Float[Tensor, "batch _ d_model"]:
+    """Gaussian noise of ``size`` times the root mean square of each position; none in the last row, where nothing may change."""
+    noise = torch.randn(stream.shape, generator=generator).to(stream)  # drawn on the CPU: the same on every device
+    noise *= size * stream.square().mean(-1, keepdim=True).sqrt()
+    noise[-1] = 0
+    return noise
 
 
 def _numbers(loss: Tensor, by_context: Tensor, divergence: Tensor, decay: Tensor, delta: Tensor) -> list[float]:

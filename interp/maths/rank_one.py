@@ -41,10 +41,14 @@ def key_direction(moment: Float64[Tensor, "d_mlp d_mlp"], key: Float[Tensor, " d
     return direction / direction.norm()
 
 
+def mean_outer(keys: Float[Tensor, "context d_mlp"]) -> Float64[Tensor, "d_mlp d_mlp"]:
+    """The uncentred second moment of some keys; zero where there is none."""
+    return keys.double().T @ keys.double() / max(len(keys), 1)
+
+
 def key_covariance(keys: Float[Tensor, "context d_mlp"]) -> Float64[Tensor, "d_mlp d_mlp"]:
     """The covariance of some keys about their mean, divided by their number."""
-    centred = keys.double() - keys.double().mean(0)
-    return centred.T @ centred / len(keys)
+    return mean_outer(keys.double() - keys.double().mean(0))
 
 
 def rank_one_change(

@@ -66,13 +66,24 @@ class Suffixes:
             self.start = self._values(run) if place == "mlp" else self._stream[:, 0]
             self._settled = self._post(self.start) if self._post is not None else self.start
 
-    def logits(self, delta: Float[Tensor, "... d_model"]) -> Float[Tensor, "batch pos d_vocab"]:
-        """Logits at the wanted columns when ``delta`` is added to ``start``; differentiable with respect to it."""
+    @property
+    def following(self) -> Float[Tensor, "batch _ d_model"]:
+        """The stream after ``layer`` at the positions that follow those of ``start``, as it is without a change; padded at the end."""
+        return self._stream[:, 1:]
+
+    def logits(
+        self, delta: Float[Tensor, "... d_model"], noise: Float[Tensor, "batch _ d_model"] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits at the wanted columns when ``delta`` is added to ``start``; differentiable with respect to it.
+
+        ``noise`` is added to the stream at the ``following`` positions.
+        """
         with torch.enable_grad():
             changed = self.start + delta
             update = (changed if self._post is None else self._post(changed)) - self._settled
             first = self._stream[:, 0] + self._scale * update
-            entering = torch.cat([first[:, None], self._stream[:, 1:]], 1)
+            following = self.following if noise is None else self.following + noise
+            entering = torch.cat([first[:, None], following], 1)
         model = self.model
         session = Session(visits={}, n_rows=len(entering), n_pos=self._width, offset=self._longest, gradients=True)
         with passing_over(model, self.layer + 1, self._returns):

@@ -10,6 +10,7 @@ import torch
 import word_model
 from interp.editing.edit_facts import edit_facts
 from interp.editing.matrix import output_matrix
+from interp.editing.near_misses import near_misses
 from interp.editing.rewrite import rewrite_of
 from interp.editing.second_moments import second_moments
 from interp.editing.settings import METHODS, EditSettings, settings_of
@@ -42,7 +43,7 @@ CONTEXTS = ("", "one two ", "Then Carl gave Dora three red ", "near lake ")
 TOWER = Fact("tower of Pisa", "the {} is in the city of", " Ann")
 BRIDGE = Fact("bridge", "{} lies near the", " Carl Dora Eve")
 """The subject stands first, and the target has three tokens."""
-PLAIN = {"context_weight": 0.0, "subject_contexts": False, "value_contexts": None}
+PLAIN = {"context_weight": 0.0, "near_misses": 0, "noise": 0.0, "subject_contexts": False, "value_contexts": None}
 """The papers' recipe, without what the defaults of ``rome`` add."""
 SETTINGS = EditSettings(min_tokens=1, shrinkage=0.01, **PLAIN)
 
@@ -181,11 +182,15 @@ def test_rome_is_that_of_full_forwards(small, moments, name, method, fact):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_the_default_method_is_that_of_full_forwards(small, moments, name):
-    """Six of ten contexts optimise, all and those of the subject alone make the key, whose covariance joins the second moment."""
+    """Six of ten contexts optimise under noise, all and those of the subject alone make the key; its covariance over contexts and the
+    keys of near misses join the second moment.
+    """
     model = small(name)
     settings = replace(settings_of("rome"), min_tokens=1, shrinkage=0.01)
     assert settings.context_weight > 0
     assert settings.subject_contexts
+    assert settings.noise > 0
+    assert settings.near_misses > 0 < settings.near_miss_weight
     contexts = (*CONTEXTS, "blue ", "red bridge ", "what then ", "three four five ", "gave ", "is it six ")
     edit = make(model, moments(name), TOWER, settings=settings, contexts=contexts)
     fact, module = plain(model, TOWER, contexts), module_of(model, name)
@@ -194,10 +199,21 @@ def test_the_default_method_is_that_of_full_forwards(small, moments, name):
     start = oracle.average_value(
         model.hf, module, [fact.prompts[i] for i in chosen], [fact.positions[i] for i in chosen]
     )
-    value, curve = oracle.optimise(model.hf, module, fact, averaged=True, chosen=chosen, **value_settings(settings))
+    noise = {"block": block_of(model, name, middle(model)), "noise": settings.noise}
+    value, curve = oracle.optimise(
+        model.hf, module, fact, averaged=True, chosen=chosen, **noise, **value_settings(settings)
+    )
     moment = moments(name)[middle(model)].shrunk(0.01)
+    misses = near_misses(rewrite_of(model, TOWER, contexts), model, settings.near_misses)
     u, update = oracle.even_insertion(
-        model.hf, module, fact, moment, value - start, context_weight=settings.context_weight
+        model.hf,
+        module,
+        fact,
+        moment,
+        value - start,
+        context_weight=settings.context_weight,
+        misses=[(list(ids), len(ids) - 1) for ids in misses],
+        miss_weight=settings.near_miss_weight,
     )
     close(edit.layers[0].right[0] / edit.layers[0].right[0].norm(), u)
     close(change(edit), update)

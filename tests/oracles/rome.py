@@ -56,12 +56,15 @@ def direction(moment, k):
 
 
 def optimise(
-    hf, module, fact, *, averaged=False, chosen=None, steps, learning_rate, kl_weight, decay, clamp, stop_loss
-):
+    hf, module, fact, *, averaged=False, chosen=None, block=None, noise=0.0, seed=0, steps, learning_rate, kl_weight, decay, clamp,
+    stop_loss,
+):  # fmt: skip
     """(v*, curve): a delta added to the module's output at the subject's last token, found by Adam; v* = v_0 + delta.
 
     v_0 is the bare prompt's output, or with ``averaged`` the mean over the contexts; delta's size is measured against it. ``chosen`` are
-    the numbers of the prompts that take part; all by default.
+    the numbers of the prompts that take part; all by default. With ``noise`` the stream that leaves ``block`` is disturbed at every
+    position after the subject: at each step a number is drawn for each row (the essence's, left as it is, is the last), position (as
+    many as the longest row has) and dimension, and added in units of noise times the root mean square of what the position held before.
 
     Each entry of the curve is (loss, target's part, essence's part, decay's part, |delta|) of one forward. There are ``steps`` forwards
     and one update fewer; it ends early after a forward whose loss is below ``stop_loss``.
@@ -73,13 +76,22 @@ def optimise(
         start = average_value(hf, module, prompts, positions)
     with torch.no_grad():
         before = _log_probs(hf, module, fact.essence, fact.essence_position, None)[fact.essence_position]
+    lengths = [len(ids) - position - 1 for ids, position in zip(prompts, positions, strict=True)]
+    shape = (len(prompts) + 1, max(*lengths, len(fact.essence) - fact.essence_position - 1), len(start))
+    generator = torch.Generator().manual_seed(seed)
+    streams = [_stream(hf, block, ids) for ids in prompts] if noise else [None] * len(prompts)
     delta = torch.zeros_like(start, requires_grad=True)
     adam = torch.optim.Adam([delta], lr=learning_rate)
     curve = []
     for step in range(steps):
         nll = 0.0
-        for ids, position in zip(prompts, positions, strict=True):
-            logs = _log_probs(hf, module, ids, position, delta)
+        drawn = torch.randn(shape, generator=generator) if noise else [None] * len(prompts)
+        for row, (ids, position) in enumerate(zip(prompts, positions, strict=True)):
+            disturbed = None
+            if noise:
+                size = noise * streams[row].square().mean(-1, keepdim=True).sqrt()
+                disturbed = (block, size[position + 1 :] * drawn[row, : len(ids) - position - 1])
+            logs = _log_probs(hf, module, ids, position, delta, disturbed)
             first = len(ids) - len(fact.target)
             of_row = 0.0
             for j, token in enumerate(fact.target):
@@ -119,10 +131,11 @@ def insertion(hf, module, fact, moment, target_value, *, original):
     return u, torch.outer(r, u)
 
 
-def even_insertion(hf, module, fact, moment, delta, *, context_weight):
-    """(u, update) of an edit that answers alike to the key in every context, those of ``fact.more`` too.
+def even_insertion(hf, module, fact, moment, delta, *, context_weight, misses=(), miss_weight=0.0):
+    """(u, update) of an edit that answers alike to the key in every context, those of ``fact.more`` too, and not to ``misses``.
 
-    The least of u^T C u + context_weight * (variance of k_i . u over the contexts) with k_mean . u = 1; the update adds delta to W k_mean.
+    The least of u^T C u + context_weight * (variance of k_i . u over the contexts) + miss_weight * (mean square of k_j . u over the
+    misses, each (ids, position)) with k_mean . u = 1; the update adds delta to W k_mean.
     """
     keys = [key(hf, module, ids, position) for ids, position in zip(fact.prompts, fact.positions, strict=True)]
     keys += [key(hf, module, ids, position) for ids, position in fact.more]
@@ -130,6 +143,9 @@ def even_insertion(hf, module, fact, moment, delta, *, context_weight):
     total = moment.double().clone()
     for one in keys:
         total = total + context_weight * torch.outer(one.double() - mean, one.double() - mean) / len(keys)
+    for ids, position in misses:
+        one = key(hf, module, ids, position).double()
+        total = total + miss_weight * torch.outer(one, one) / len(misses)
     u = direction(total, mean)
     return u, torch.outer(delta.double() / (mean @ u), u)
 
@@ -203,8 +219,15 @@ def _spread(hf, modules, block, facts, solve, settings):
     return updates
 
 
-def _log_probs(hf, module, ids, position, delta):
-    """[pos d_vocab] with delta added to the module's output at the position."""
+def _stream(hf, block, ids):
+    """What leaves a block, [pos d_model]."""
+    return torch.stack([value(hf, block, ids, position) for position in range(len(ids))])
+
+
+def _log_probs(hf, module, ids, position, delta, disturbed=None):
+    """[pos d_vocab] with delta added to the module's output at the position, and with ``disturbed``, a block and numbers [pos d_model],
+    these added to what leaves the block at the positions after it.
+    """
 
     def add(module, args, output):
         tensor = output[0] if isinstance(output, tuple) else output
@@ -212,11 +235,18 @@ def _log_probs(hf, module, ids, position, delta):
         changed.view(-1, tensor.shape[-1])[position] += delta
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-    handle = None if delta is None else module.register_forward_hook(add)
+    def disturb(module, args, output):
+        tensor = output[0] if isinstance(output, tuple) else output
+        changed = tensor.clone()
+        changed.view(-1, tensor.shape[-1])[position + 1 :] += disturbed[1]
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    handles = [] if delta is None else [module.register_forward_hook(add)]
+    handles += [] if disturbed is None else [disturbed[0].register_forward_hook(disturb)]
     try:
         return torch.log_softmax(hf(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float(), -1)
     finally:
-        if handle:
+        for handle in handles:
             handle.remove()
 
 
