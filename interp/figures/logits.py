@@ -1,10 +1,11 @@
-"""Bars of the most likely next tokens."""
+"""The logits of a vocabulary as a histogram, and bars of the most likely next tokens."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from interp.figures import style
 
@@ -39,4 +40,61 @@ def logits_bar(
         bargap=0.25,
         xaxis=style.value_axis("probability", rangemode="tozero"),
         yaxis=style.index_axis(tokens, range=[count - 0.5, -0.5], automargin=True),
+    )
+
+
+def logit_histogram(
+    counts: Int[np.ndarray, "bin"],
+    start: float,
+    width: float,
+    *,
+    best: Float[np.ndarray, "k"],
+    tokens: Sequence[str],
+    probs: Float[np.ndarray, "k"],
+) -> go.Figure:
+    """How many tokens have which logit (log scale), the ``best`` tokens marked above with their names.
+
+    Interval i goes from ``start + i * width`` on. Hovering a mark tells its logit and probability.
+    """
+    edges = [start + index * width for index in range(len(counts) + 1)]
+    bars = go.Bar(
+        x=list(range(len(counts))),
+        y=np.where(counts > 0, counts, np.nan),
+        name="tokens of the vocabulary",
+        marker={"color": style.GREY, "line": {"width": 0}},
+        hovertext=[f"{low:.1f} to {high:.1f}" for low, high in pairwise(edges)],
+        hovertemplate="%{y:,} tokens with a logit of %{hovertext}<extra></extra>",
+    )
+    # Names only where they do not run into each other.
+    named, last = [], np.inf
+    for value in best:
+        named.append(last - value > 3 * width)
+        last = float(value) if named[-1] else last
+    marks = go.Scatter(
+        x=(best - start) / width - 0.5,
+        y=[1.0] * len(tokens),
+        name="likeliest tokens",
+        mode="markers+text",
+        marker={"color": style.BLUE, "size": 9, "symbol": "diamond"},
+        text=[style.short(token) if shown else "" for token, shown in zip(tokens, named, strict=True)],
+        textposition="top center",
+        cliponaxis=False,
+        hovertext=[
+            f"{style.safe(token)}: logit = {value:.4g}, p = {prob:.4g}"
+            for token, value, prob in zip(tokens, best, probs, strict=True)
+        ],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+    return style.figure(
+        [bars, marks],
+        height=300,
+        bargap=0.08,
+        xaxis=style.index_axis(
+            [f"{low:.1f}" for low in edges[:-1]], title="logit, from", tickangle=-40, automargin=True
+        ),
+        yaxis=style.value_axis(
+            "tokens (log scale)", type="log", dtick=1, range=[-0.3, float(np.log10(counts.max())) + 0.3]
+        ),
+        legend=style.legend_above(),
+        showlegend=True,
     )
