@@ -79,7 +79,7 @@ class NextTokenLogitsResult(Result):
         )
 
     def figure(self, *, shifted: bool = False) -> "Figure":
-        """How many tokens have which logit, with the best ones marked; ``shifted`` with the constant added to all."""
+        """How many tokens have which logit, with the likeliest one marked; ``shifted`` with the constant added to all."""
         from interp.figures.logits import logit_histogram
 
         move = self.shift if shifted else 0.0
@@ -87,9 +87,9 @@ class NextTokenLogitsResult(Result):
             self.bin_counts.numpy(),
             self.bin_start + move,
             self.bin_width,
-            best=(self.top_logits.double() + move).numpy(),
-            tokens=[visible(piece) for piece in self.pieces],
-            probs=(self.shifted_probs if shifted else self.top_probs).double().numpy(),
+            best=float(self.top_logits[0]) + move,
+            token=visible(self.pieces[0]),
+            prob=float((self.shifted_probs if shifted else self.top_probs)[0]),
         )
 
 

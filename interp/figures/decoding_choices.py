@@ -43,6 +43,8 @@ def choice_map(
     return style.figure(
         [trace],
         height=130 + 26 * len(rows),
-        xaxis=style.index_axis(choices, tickangle=-30, automargin=True),
+        xaxis=style.index_axis(
+            choices, ticktext=[style.short(choice, 40) for choice in choices], tickangle=-30, automargin=True
+        ),
         yaxis=style.index_axis(rows, range=[len(rows) - 0.5, -0.5], automargin=True),
     )

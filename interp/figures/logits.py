@@ -27,7 +27,7 @@ def logits_bar(
             "color": [style.BLUE if index == chosen else style.GREY for index in range(count)],
             "line": {"width": 0},
         },
-        text=[f"{prob:.1%}" if prob >= 0.001 else f"{100 * prob:.2g}%" for prob in probs],
+        text=[_percent(prob) for prob in probs],
         textposition="outside",
         cliponaxis=False,
         customdata=logits,
@@ -48,53 +48,44 @@ def logit_histogram(
     start: float,
     width: float,
     *,
-    best: Float[np.ndarray, "k"],
-    tokens: Sequence[str],
-    probs: Float[np.ndarray, "k"],
+    best: float,
+    token: str,
+    prob: float,
 ) -> go.Figure:
-    """How many tokens have which logit (log scale), the ``best`` tokens marked above with their names.
+    """How many tokens have which logit (log scale), and with an arrow the likeliest ``token``, of logit ``best`` and probability ``prob``.
 
-    Interval i goes from ``start + i * width`` on. Hovering a mark tells its logit and probability.
+    Interval i goes from ``start + i * width`` on.
     """
     edges = [start + index * width for index in range(len(counts) + 1)]
     bars = go.Bar(
         x=list(range(len(counts))),
         y=np.where(counts > 0, counts, np.nan),
-        name="tokens of the vocabulary",
         marker={"color": style.GREY, "line": {"width": 0}},
         hovertext=[f"{low:.1f} to {high:.1f}" for low, high in pairwise(edges)],
         hovertemplate="%{y:,} tokens with a logit of %{hovertext}<extra></extra>",
     )
-    # Names only where they do not run into each other.
-    named, last = [], np.inf
-    for value in best:
-        named.append(last - value > 3 * width)
-        last = float(value) if named[-1] else last
-    marks = go.Scatter(
-        x=(best - start) / width - 0.5,
-        y=[1.0] * len(tokens),
-        name="likeliest tokens",
-        mode="markers+text",
-        marker={"color": style.BLUE, "size": 9, "symbol": "diamond"},
-        text=[style.short(token) if shown else "" for token, shown in zip(tokens, named, strict=True)],
-        textposition="top center",
-        cliponaxis=False,
-        hovertext=[
-            f"{style.safe(token)}: logit = {value:.4g}, p = {prob:.4g}"
-            for token, value, prob in zip(tokens, best, probs, strict=True)
-        ],
-        hovertemplate="%{hovertext}<extra></extra>",
-    )
+    place = (best - start) / width
+    height = float(np.log10(max(counts[min(int(place), len(counts) - 1)], 1)))
+    note = {"x": place - 0.5, "y": height, "text": f"{style.short(token)} {_percent(prob)}", "xanchor": "right"}
+    arrow = {"ax": 0, "ay": -64, "arrowhead": 2, "arrowcolor": style.BLUE, "arrowwidth": 1.5}
+    shown = range(0, len(counts), 4)
     return style.figure(
-        [bars, marks],
+        [bars],
         height=300,
         bargap=0.08,
+        annotations=[note | arrow],
         xaxis=style.index_axis(
-            [f"{low:.1f}" for low in edges[:-1]], title="logit, from", tickangle=-40, automargin=True
+            [""] * len(counts),
+            title="logit",
+            tickvals=[index - 0.5 for index in shown],
+            ticktext=[f"{edges[index]:.1f}".replace("-", "−") for index in shown],  # noqa: RUF001
+            automargin=True,
         ),
         yaxis=style.value_axis(
             "tokens (log scale)", type="log", dtick=1, range=[-0.3, float(np.log10(counts.max())) + 0.3]
         ),
-        legend=style.legend_above(),
-        showlegend=True,
     )
+
+
+def _percent(prob: float) -> str:
+    return f"{prob:.1%}" if prob >= 0.001 else f"{100 * prob:.2g}%"

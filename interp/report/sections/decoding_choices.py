@@ -36,17 +36,13 @@ def build(result: Any, prompt: str) -> Section | None:
         )
     ]
     table = Table(
-        columns=(
-            "choice",
-            "tokens left",
-            "the model's probability of these",
-            "chance of the likeliest",
-            "entropy (nats)",
-            "as undecided as so many equal tokens",
-        ),
+        columns=("choice", "tokens left", "their own share", "likeliest", "entropy (nats)", "as if equal"),
         rows=rows,
         numeric=frozenset({1, 2, 3, 4, 5}),
-        caption=f"What each choice leaves of the {result.d_vocab:,} tokens; temperature 1 is the model's own distribution",
+        caption=(
+            f"What each choice leaves of the {result.d_vocab:,} tokens: how many, the probability that the model itself gives these, the "
+            "chance of the likeliest, the entropy, and how many equally likely tokens would be as undecided"
+        ),
     )
     return Section(
         name="decoding-choices",

@@ -51,28 +51,16 @@ def _picture(result: Any, prompt: str) -> Picture:
 
 def _steps(result: Any) -> Table:
     logs, entropies = result.log_probs_nats.tolist(), result.entropy_nats.tolist()
-    seconds, sizes = (result.prefill_seconds, *result.decode_seconds), result.step_cache_bytes.tolist()
-    steps = zip(result.pieces, result.ids.tolist(), logs, entropies, seconds, sizes, strict=True)
+    seconds = (result.prefill_seconds, *result.decode_seconds)
+    steps = enumerate(zip(result.pieces, result.ids.tolist(), logs, entropies, seconds, strict=True))
     rows: list[list[Child]] = [
-        [
-            str(step),
-            token(piece),
-            str(number),
-            percent(math.exp(log)),
-            f"{log:.3f}".replace("-", "−"),  # noqa: RUF001
-            f"{entropy:.3f}",
-            f"{1000 * took:.1f}",
-            f"{size:,}",
-        ]
-        for step, (piece, number, log, entropy, took, size) in enumerate(steps)
+        [str(step), token(piece), str(number), percent(math.exp(log)), f"{entropy:.3f}", f"{1000 * took:.1f}"]
+        for step, (piece, number, log, entropy, took) in steps
     ]
     return Table(
-        columns=(
-            *("step", "token", "id", "probability", "log-probability (nats)", "entropy (nats)", "forward (ms)"),
-            "cache after it (bytes)",
-        ),
+        columns=("step", "token", "id", "probability", "entropy (nats)", "forward (ms)"),
         rows=rows,
-        numeric=frozenset({0, 2, 3, 4, 5, 6, 7}),
+        numeric=frozenset({0, 2, 3, 4, 5}),
         caption=f"{len(rows)} generated {'token' if len(rows) == 1 else 'tokens'}",
         long=True,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from interp.report.blocks import Axis, Picture, Section, Table, Version
 from interp.report.markup import Child, join, token
-from interp.report.sections.numbers import brief, percent, signed
+from interp.report.sections.numbers import brief, percent, plain, signed
 
 
 def build(result: Any, prompt: str) -> Section | None:
@@ -39,47 +39,46 @@ def _transformed(result: Any) -> str:
 
 
 def _picture(result: Any, prompt: str) -> Picture:
-    labels = [f"from {result.bin_start + index * result.bin_width:.1f}" for index in range(len(result.bin_counts))]
-    moved = [f"from {result.bin_start + result.shift + index * result.bin_width:.1f}" for index in range(len(labels))]
+    def version(*, shifted: bool) -> Version:
+        start = result.bin_start + (result.shift if shifted else 0.0)
+        edges = [start + index * result.bin_width for index in range(len(result.bin_counts))]
+        axis = Axis(of="logit", labels=tuple(f"from {plain(edge, 1)}" for edge in edges))
+        return Version(figure=result.figure(shifted=shifted), x=axis)
+
+    moved = f"All logits {signed(result.shift, 0)}"
     return Picture(
-        versions={
-            "Logits": Version(figure=result.figure(), x=Axis(of="logit", labels=tuple(labels))),
-            f"All logits {signed(result.shift, 0)}": Version(
-                figure=result.figure(shifted=True), x=Axis(of="logit", labels=tuple(moved))
-            ),
-        },
-        caption="How many tokens of the vocabulary have which logit, and where the likeliest next tokens are.",
+        versions={"Logits": version(shifted=False), moved: version(shifted=True)},
+        caption="How many tokens of the vocabulary have which logit, and where the likeliest next token is.",
         prompt=prompt,
     )
 
 
 def _differences(result: Any) -> Table:
-    """Logits with and without the constant, and the same probabilities from both."""
+    """Logits and their distance from the best, and the same probabilities from logits that are all greater by a constant."""
     transformed = result.scale != 1.0 or result.softcap is not None
-    columns = ["token", *(["dot product"] if transformed else []), "logit", f"logit {signed(result.shift, 0)}"]
-    columns += ["less the best", "e to that", "probability", f"probability with {signed(result.shift, 0)}"]
+    columns = ["token", *(["dot product"] if transformed else []), "logit", "behind the best", "probability"]
+    columns += [f"logit {signed(result.shift, 0)}", "its probability"]
     rows: list[list[Child]] = []
     best = float(result.top_logits[0])
     numbers = (result.top_projections, result.top_logits, result.top_probs, result.shifted_probs)
     for piece, projection, logit, prob, shifted in zip(result.pieces, *(one.tolist() for one in numbers), strict=True):
-        rows.append(
-            [
-                token(piece),
-                *([signed(projection)] if transformed else []),
-                signed(logit),
-                signed(logit + result.shift),
-                signed(logit - best),
-                f"{math.exp(logit - best):.3g}",
-                percent(prob),
-                percent(shifted),
-            ]
-        )
+        start = [token(piece), *([plain(projection)] if transformed else [])]
+        moved = [plain(logit + result.shift), percent(shifted)]
+        rows.append([*start, plain(logit), f"{best - logit:.3f}", percent(prob), *moved])
     return Table(
         columns=columns,
         rows=rows,
         numeric=frozenset(range(1, len(columns))),
-        caption="Differences decide: e to the difference is how likely a token is beside the best one",
+        caption=f"Only distances count: a token d behind the best is e^d times less likely.{_beside(result)}",
     )
+
+
+def _beside(result: Any) -> str:
+    """The first two tokens as an example."""
+    if len(result.pieces) < 2:
+        return ""
+    gap = float(result.top_logits[0] - result.top_logits[1])
+    return f" The second here: e^{gap:.3f} = {brief(math.exp(gap))} times."
 
 
 def _softmax(result: Any) -> Table:
@@ -90,11 +89,11 @@ def _softmax(result: Any) -> Table:
         rows.append(["divided in the final norm by", brief(result.norm_divisor)])
         rows.append(["length after the final norm, with its weights", brief(result.normed_norm)])
     rows += [
-        ["mean of all logits, and their standard deviation", f"{signed(result.logit_mean)}, {result.logit_std:.3f}"],
-        ["ln of the sum of e^logit over the vocabulary", signed(total)],
+        ["mean of all logits, and their standard deviation", f"{plain(result.logit_mean)}, {result.logit_std:.3f}"],
+        ["ln of the sum of e^logit over the vocabulary", plain(total)],
         [
             join(["softmax: the probability of ", token(result.pieces[0])]),
-            f"e^({signed(best)} − {signed(total)}) = {percent(math.exp(best - total))}",  # noqa: RUF001
+            f"e^({plain(best)} − {plain(total)}) = {percent(math.exp(best - total))}",  # noqa: RUF001
         ],
         [
             f"greatest change of any probability with {signed(result.shift, 0)}",

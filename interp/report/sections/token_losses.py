@@ -26,33 +26,25 @@ def build(result: Any, prompt: str) -> Section | None:
         label="Losses",
         lead=lead,
         place=64,
-        blocks=(picture, _table(result)),
+        blocks=(picture, *_table(result)),
         findings=(_finding(result),),
     )
 
 
-def _table(result: Any) -> Table:
+def _table(result: Any) -> tuple[Table, ...]:
+    """The tokens with the greatest losses among those that the model did not think likeliest; none if there is no such token."""
     rows: list[list[Child]] = []
     for position in result.most_surprising():
         index = position - 1
-        loss = float(result.losses_nats[index])
+        loss, rank = float(result.losses_nats[index]), int(result.ranks[index])
         expected = result.vocabulary[str(int(result.top_ids[index, 0]))]
-        rows.append(
-            [
-                str(position),
-                token(result.tokens.pieces[position]),
-                f"{loss:.3f}",
-                percent(math.exp(-loss)),
-                str(int(result.ranks[index])),
-                join([token(expected), f" {percent(math.exp(float(result.top_log_probs_nats[index, 0])))}"]),
-            ]
-        )
-    return Table(
-        columns=("position", "token", "loss (nats)", "probability", "rank", "expected instead"),
-        rows=rows,
-        numeric=frozenset({0, 2, 3, 4}),
-        caption="The most surprising tokens" if len(rows) > 1 else "The token that was foretold",
-    )
+        if rank > 0:
+            likely = percent(math.exp(float(result.top_log_probs_nats[index, 0])))
+            own = [token(result.tokens.pieces[position]), f"{loss:.3f}", percent(math.exp(-loss)), str(rank)]
+            rows.append([str(position), *own, join([token(expected), f" {likely}"])])
+    columns = ("position", "token", "loss (nats)", "probability", "rank", "expected instead")
+    caption = "The most surprising tokens"
+    return (Table(columns=columns, rows=rows, numeric=frozenset({0, 2, 3, 4}), caption=caption),) if rows else ()
 
 
 def _finding(result: Any) -> Finding:
