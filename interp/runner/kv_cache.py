@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from interp.maths.kv_cache import CachedLayers
 
@@ -17,9 +17,9 @@ def new_cache(hf: Any, *, whole: bool) -> DynamicCache:
 def cached_layers(kv: DynamicCache) -> tuple[CachedLayers, ...]:
     """What the layers keep, from the shapes of their keys; layers that are alike are counted together."""
     shapes = Counter(
-        (keys.shape[1], keys.shape[3], keys.element_size(), keys.shape[2])
+        (layer.keys.shape[1], layer.keys.shape[3], layer.keys.element_size(), layer.keys.shape[2])
         for layer in kv.layers
-        if (keys := layer.keys) is not None
+        if isinstance(layer, DynamicLayer) and layer.keys is not None
     )
     return tuple(
         CachedLayers(n_layers=count, n_kv_heads=heads, d_head=width, itemsize=size, n_tokens=tokens)

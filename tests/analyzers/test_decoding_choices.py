@@ -40,15 +40,23 @@ def test_every_choice_is_the_loops(family, ids, name):
     against_the_loop(got, logits)
 
 
-def test_generate_draws_with_these_probabilities(family, ids):
-    model = family("llama")
-    choice = Sampling(temperature=1.5, top_k=6)
-    got = decoding_choices(model, ids, choices=[choice], top_k=6)
-    settings = {"temperature": choice.temperature, "top_k": choice.top_k, "max_new_tokens": 1, "stop_at_end": False}
-    drawn = [int(model.generate(ids, seed=seed, **settings).ids[0]) for seed in range(200)]
-    assert set(drawn) <= set(got.top_ids.tolist())
-    for token, probability in zip(got.top_ids.tolist(), got.probs[0].tolist(), strict=True):
-        assert drawn.count(token) / 200 == pytest.approx(probability, abs=4 * math.sqrt(0.25 / 200))
+def test_generate_draws_with_these_probabilities(family, ids, monkeypatch):
+    """What ``generate`` hands to the draw is what the result says, for every choice; greedy draws nothing."""
+    model, seen, draw = family("llama"), [], torch.multinomial
+
+    def watched(probabilities, *arguments, **options):
+        seen.append(probabilities[0])
+        return draw(probabilities, *arguments, **options)
+
+    monkeypatch.setattr(torch, "multinomial", watched)
+    got = decoding_choices(model, ids, choices=MORE, top_k=97)
+    for index, choice in enumerate(MORE):
+        settings = {"temperature": choice.temperature, "top_k": choice.top_k, "top_p": choice.top_p}
+        made = model.generate(ids, max_new_tokens=1, stop_at_end=False, seed=3, **settings)
+        assert float(got.probs[index, got.top_ids.tolist().index(int(made.ids[0]))]) > 0
+        if choice.temperature > 0:
+            torch.testing.assert_close(got.probs[index], seen.pop()[got.top_ids], rtol=1e-4, atol=1e-6)
+        assert not seen
 
 
 def test_identities(family, ids):

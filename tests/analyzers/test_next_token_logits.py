@@ -34,14 +34,13 @@ def test_logits_and_probabilities_are_hugging_faces(family, ids, name):
     assert got.logit_mean == pytest.approx(sum(logits) / len(logits), rel=1e-5)
 
 
+# Not "name": these four are one test of the fast ones, whatever the family.
 @pytest.mark.parametrize(
-    ("name", "scale", "softcap"),
-    [("llama", 1.0, None), ("gemma2", 1.0, 30.0), ("granite", 0.5, None), ("cohere", 0.0625, None)],
+    ("transform", "scale", "softcap"),
+    [("llama", 1.0, None), ("gemma2", 1.0, 2.0), ("granite", 0.5, None), ("cohere", 0.0625, None)],
 )
-def test_the_transform_is_the_familys(ids, name, scale, softcap):
-    settings = {"final_logit_softcapping": 2.0} if name == "gemma2" else {}
-    softcap = 2.0 if name == "gemma2" else softcap
-    hf = build(name, **settings)
+def test_the_transform_is_the_familys(ids, transform, scale, softcap):
+    hf = build(transform, **({"final_logit_softcapping": softcap} if softcap else {}))
     got = next_token_logits(Model(hf), ids)
     assert (got.scale, got.softcap) == (scale, softcap)
     seen = []
@@ -52,8 +51,9 @@ def test_the_transform_is_the_familys(ids, name, scale, softcap):
     wanted = got.top_projections * scale
     wanted = wanted if softcap is None else softcap * (wanted / softcap).tanh()
     torch.testing.assert_close(got.top_logits, wanted, rtol=1e-4, atol=1e-4)
-    assert (got.top_projections - got.top_logits).abs().max() > (0.01 if scale != 1 or softcap else -1)
     torch.testing.assert_close(got.top_logits, logits[got.top_ids])
+    changed = float((got.top_projections - got.top_logits).abs().max())
+    assert (changed > 0.05) == (scale != 1 or softcap is not None)
 
 
 def test_a_constant_changes_no_probability(family, ids):
