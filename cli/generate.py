@@ -1,5 +1,6 @@
 """``interp generate``: the loop from prompt to text, open to view."""
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,8 +91,12 @@ def generate(
 
 
 def _draw(target: Any, result: "Generation", steps: bool) -> None:
+    from interp.tokens import visible
+
     target.file.write(inert(result.text) + "\n")
     if steps:
+        read = " ".join(visible(piece) for piece in result.tokens.pieces)
+        target.print(f"\nread, {len(result.tokens)} tokens: {read}", soft_wrap=True, markup=False, highlight=False)
         target.print(_steps(result))
     target.print(table(("", "", ""), _summary(result), header=False, right=" >"))
 
@@ -100,16 +105,20 @@ def _steps(result: "Generation") -> Any:
     from interp.tokens import visible
 
     numbers = zip(
-        result.log_probs_nats.tolist(),
+        result.pieces,
+        result.log_probs_nats.exp().tolist(),
         result.entropy_nats.tolist(),
         (result.prefill_seconds, *result.decode_seconds),
         strict=True,
     )
-    rows = [
-        (index, visible(piece), f"{log_prob:.3f}", f"{entropy:.3f}", f"{seconds * 1e3:.1f}")
-        for index, (piece, (log_prob, entropy, seconds)) in enumerate(zip(result.pieces, numbers, strict=True))
-    ]
-    return table(("step", "token", "log-prob (nats)", "entropy (nats)", "forward (ms)"), rows, right="> >>>")
+    rows = []
+    for index, (piece, prob, entropy, seconds) in enumerate(numbers):
+        other = result.runner_up(index)
+        beside = "" if other is None else f"{visible(other[0])} {math.exp(other[1]):.3f}"
+        rows.append((index, visible(piece), f"{prob:.3f}", beside, f"{entropy:.3f}", f"{seconds * 1e3:.1f}"))
+    return table(
+        ("step", "token", "probability", "likeliest other", "entropy (nats)", "forward (ms)"), rows, right="> > >>"
+    )
 
 
 def _summary(result: "Generation") -> list[tuple[str, str, str]]:

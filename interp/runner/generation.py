@@ -14,6 +14,7 @@ from interp.cache import ActivationCache
 from interp.errors import NumericsError, UsageError, unknown
 from interp.interventions import Intervention
 from interp.maths.kv_cache import CachedLayers, multi_head_bytes
+from interp.maths.ranking import top_lowest_first
 from interp.maths.sampling import Sampling, check_sampling, choose
 from interp.prompts import PromptLike
 from interp.results import Result
@@ -21,13 +22,17 @@ from interp.runner.forward import forward
 from interp.runner.kv_cache import cache_bytes, cached_layers, new_cache
 from interp.runner.plan import Plan, Request
 from interp.runner.session import Session
-from interp.tokens import Tokens, decode_pieces, visible
+from interp.tokens import Tokens, decode_pieces, visible, vocabulary
 
 if TYPE_CHECKING:
     from pandas import DataFrame
     from plotly.graph_objects import Figure
 
     from interp.runner.model import Model
+
+
+_LISTED = 5
+"""Of the tokens at each step, how many of the likeliest are kept."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +43,7 @@ class Generation(Result):
     prefill is the forward over the prompt; ``decode_seconds`` has one entry for each further forward, each over one token.
     ``step_cache_bytes`` is what the KV cache held after each forward, measured from its tensors; ``cached_layers`` says what that is at
     the end, kind of layer by kind of layer. ``n_heads`` and ``n_kv_heads`` are the query and the key/value heads of a layer.
+    ``top_ids`` and ``top_log_probs_nats`` are what the model thought likeliest at each step; ``vocabulary`` gives their texts.
     """
 
     kind: ClassVar[str] = "generation"
@@ -49,6 +55,9 @@ class Generation(Result):
     text: str
     log_probs_nats: Float[Tensor, " step"]
     entropy_nats: Float[Tensor, " step"]
+    top_ids: Int[Tensor, "step k"]
+    top_log_probs_nats: Float[Tensor, "step k"]
+    vocabulary: dict[str, str]
     prefill_seconds: float
     decode_seconds: tuple[float, ...]
     step_cache_bytes: Int[Tensor, " step"]
@@ -80,6 +89,13 @@ class Generation(Result):
     def multi_head_bytes(self) -> int:
         """What the same cache would take with a key and a value for every query head, without grouped-query attention."""
         return multi_head_bytes(self.cached_layers, self.n_heads)
+
+    def runner_up(self, step: int) -> tuple[str, float] | None:
+        """The likeliest token that was not chosen at a step, with its log-probability in nats; None in a vocabulary of one token."""
+        for number, log_prob in zip(self.top_ids[step].tolist(), self.top_log_probs_nats[step].tolist(), strict=True):
+            if number != int(self.ids[step]):
+                return self.vocabulary[str(number)], log_prob
+        return None
 
     def to_frame(self) -> "DataFrame":
         """One row a generated token; the cache is what it was after the forward that chose the token."""
@@ -141,6 +157,7 @@ class Stream:
     stop_at_end: bool = True
     command: str | None = None
     steps: list[tuple[int, str, float, float, float, int]] = field(default_factory=list)
+    likeliest: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     stop_reason: str = "length"
     cached: tuple[CachedLayers, ...] = ()
     cached_tokens: int = 0
@@ -166,6 +183,8 @@ class Stream:
             piece = decode_pieces(self.model.tokenizer, [token])[0]
             entropy = float(-(log_probs.exp() * log_probs).sum())
             self.steps.append((token, piece, float(log_probs[token]), entropy, seconds, cache_bytes(kv)))
+            best, ids_of_best = top_lowest_first(log_probs[None], min(_LISTED, len(log_probs)))
+            self.likeliest.append((best[0].cpu(), ids_of_best[0].cpu()))
             self.cached, self.cached_tokens = cached_layers(kv), kv.get_seq_length()
             yield Step(index, token, piece, logits[0], cache, seconds)
             ids = chosen[None]
@@ -197,6 +216,7 @@ class Stream:
         if not self.steps:
             raise UsageError("nothing was generated yet; iterate over the stream first")
         tokens, pieces, log_probs, entropies, seconds, sizes = zip(*self.steps, strict=True)
+        top_log_probs, top_ids = (torch.stack(part) for part in zip(*self.likeliest, strict=True))
         return Generation(
             provenance=self.model.provenance(seed=self.seed, command=self.command),
             tokens=self.tokens,
@@ -205,6 +225,9 @@ class Stream:
             text=_text(self.model.tokenizer, tokens, pieces),
             log_probs_nats=torch.tensor(log_probs),
             entropy_nats=torch.tensor(entropies),
+            top_ids=top_ids,
+            top_log_probs_nats=top_log_probs,
+            vocabulary=vocabulary(self.model.tokenizer, top_ids.unique().tolist()),
             prefill_seconds=seconds[0],
             decode_seconds=seconds[1:],
             step_cache_bytes=torch.tensor(sizes),

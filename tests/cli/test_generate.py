@@ -36,6 +36,8 @@ def test_text_steps_and_file(interp, tmp_path: Path) -> None:
     assert ended.stdout.startswith(" Paris")
     for word in (
         "␣Paris",
+        "likeliest other",
+        "read, 10 tokens: The ␣E iffel ␣Tower",
         "prefill",
         "decode",
         "tokens/s",

@@ -201,6 +201,11 @@ def test_numbers_are_of_the_models_own_distribution(family, near) -> None:
     log_probs = logits[5:9].log_softmax(-1)
     near(made.log_probs_nats, log_probs.gather(1, made.ids[:, None])[:, 0])
     near(made.entropy_nats, -(log_probs.exp() * log_probs).sum(-1))
+    near(made.top_log_probs_nats, log_probs.topk(5).values)
+    assert torch.equal(made.top_ids, log_probs.topk(5).indices)
+    for step, (number, best) in enumerate(zip(made.ids.tolist(), made.top_ids.tolist(), strict=True)):
+        other = next(one for one in best if one != number)
+        assert made.runner_up(step) == (f"<{other}>", pytest.approx(float(log_probs[step, other]), abs=1e-5))
     assert (made.temperature, made.top_k, made.top_p) == (2.0, 5, None)
     assert made.provenance.seed == 4
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from interp.figures import token_bars
 from interp.report.blocks import Axis, Finding, Picture, Section, Table, Version
-from interp.report.markup import Child, token
+from interp.report.markup import Child, join, token
 from interp.report.sections.numbers import percent
 from interp.tokens import visible
 
@@ -52,15 +52,15 @@ def _picture(result: Any, prompt: str) -> Picture:
 def _steps(result: Any) -> Table:
     logs, entropies = result.log_probs_nats.tolist(), result.entropy_nats.tolist()
     seconds = (result.prefill_seconds, *result.decode_seconds)
-    steps = enumerate(zip(result.pieces, result.ids.tolist(), logs, entropies, seconds, strict=True))
-    rows: list[list[Child]] = [
-        [str(step), token(piece), str(number), percent(math.exp(log)), f"{entropy:.3f}", f"{1000 * took:.1f}"]
-        for step, (piece, number, log, entropy, took) in steps
-    ]
+    rows: list[list[Child]] = []
+    for step, (piece, log, entropy, took) in enumerate(zip(result.pieces, logs, entropies, seconds, strict=True)):
+        other = result.runner_up(step)
+        beside = "" if other is None else join([token(other[0]), f" {percent(math.exp(other[1]))}"])
+        rows.append([str(step), token(piece), percent(math.exp(log)), beside, f"{entropy:.3f}", f"{1000 * took:.1f}"])
     return Table(
-        columns=("step", "token", "id", "probability", "entropy (nats)", "forward (ms)"),
+        columns=("step", "token", "probability", "likeliest other", "entropy (nats)", "forward (ms)"),
         rows=rows,
-        numeric=frozenset({0, 2, 3, 4, 5}),
+        numeric=frozenset({0, 2, 4, 5}),
         caption=f"{len(rows)} generated {'token' if len(rows) == 1 else 'tokens'}",
         long=True,
     )
