@@ -119,7 +119,7 @@ def decoding_choices(
     if not choices:
         raise UsageError("no choice is given; give one or more, such as interp.Sampling(temperature=0.7)")
     tokens = model.tokens(prompt)
-    logits = model.run(tokens, logits="last").last_logits.float()
+    logits = model.run(tokens, logits="last").last_logits.float().cpu()
     if not bool(logits.isfinite().all()):
         raise NumericsError("the model's logits hold NaN or infinity; check the weights, or use dtype='float32'")
     best, ids = top_lowest_first(logits, top_k)
@@ -130,12 +130,12 @@ def decoding_choices(
         tokens=tokens,
         choices=tuple(choices),
         d_vocab=logits.shape[1],
-        top_ids=ids[0].cpu(),
-        top_logits=best[0].cpu(),
-        probs=shown.cpu(),
-        other_probs=(left.probs.double().sum(-1) - shown.double().sum(-1)).clamp(min=0.0).float().cpu(),
-        n_kept=left.n_kept.cpu(),
-        kept_mass=left.kept_mass.cpu(),
-        entropy_nats=left.entropy_nats.cpu(),
+        top_ids=ids[0],
+        top_logits=best[0],
+        probs=shown,
+        other_probs=(left.probs.double().sum(-1) - shown.double().sum(-1)).clamp(min=0.0).float(),
+        n_kept=left.n_kept,
+        kept_mass=left.kept_mass,
+        entropy_nats=left.entropy_nats,
         vocabulary=vocabulary(model.tokenizer, ids[0].tolist()),
     )

@@ -117,9 +117,10 @@ def next_token_logits(
         raise UsageError(f"shift is {shift}; valid: a finite number")
     tokens = model.tokens(prompt)
     run = model.run(tokens, ["resid_post@-1"], positions=-1, logits="last")
-    stream, logits = run.cache["resid_post@-1"][0], run.last_logits.float()
+    stream = run.cache["resid_post@-1"][0]
+    logits = run.last_logits.float().cpu()  # float64 below, which not every device has
     normed = model.final_norm(stream)
-    read = model.unembedding.logits(normed.to(model.unembedding.weight.dtype)).float().log_softmax(-1)
+    read = model.unembedding.logits(normed.to(model.unembedding.weight.dtype)).float().cpu().log_softmax(-1)
     best, ids = top_lowest_first(logits, top_k)
     check_log_probs(
         ids, read.gather(1, ids), run.last_logits, what="the final stream read through norm and unembedding"
@@ -135,17 +136,17 @@ def next_token_logits(
         normed_norm=float(normed.float().norm()),
         scale=model.unembedding.scale,
         softcap=model.unembedding.softcap,
-        top_ids=kept.cpu(),
+        top_ids=kept,
         top_projections=_projections(model.unembedding, normed, kept).cpu(),
-        top_logits=best[0].cpu(),
-        top_probs=before[kept].float().cpu(),
+        top_logits=best[0],
+        top_probs=before[kept].float(),
         shift=shift,
-        shifted_probs=after[kept].float().cpu(),
+        shifted_probs=after[kept].float(),
         shift_difference=float((before - after).abs().max()),
         log_sum_exp=lie.log_sum_exp,
         logit_mean=lie.mean,
         logit_std=lie.std,
-        bin_counts=lie.counts.cpu(),
+        bin_counts=lie.counts,
         bin_start=lie.start,
         bin_width=lie.width,
         vocabulary=vocabulary(model.tokenizer, kept.tolist()),
