@@ -1,5 +1,6 @@
 """``interp generate``: the loop from prompt to text, open to view."""
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,7 +27,6 @@ from .saving import check_result_path, save_result
 from .text import inert
 
 if TYPE_CHECKING:
-    from interp.models.atlas import Atlas
     from interp.runner.generation import Generation
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -78,37 +78,50 @@ def generate(
         )
     if output is not None:
         save_result(result, output)
-    memory = _cache_formula(opened.atlas, opened.hf.dtype.itemsize, result.cached_tokens)
-    payload = {"text": result.text, "kv_cache_formula": memory, "result": result.to_json()}
-    speaker.show(payload, lambda target: _draw(target, result, memory, steps), to_stdout=True)
+    payload = {
+        "text": result.text,
+        "kv_cache_bytes": result.cache_bytes,
+        "kv_cache_formula": [layers.formula for layers in result.cached_layers],
+        "kv_cache_bytes_multi_head": result.multi_head_bytes,
+        "result": result.to_json(),
+    }
+    speaker.show(payload, lambda target: _draw(target, result, steps), to_stdout=True)
     if output is not None:
         speaker.note(f"wrote {output}")
 
 
-def _draw(target: Any, result: "Generation", memory: str, steps: bool) -> None:
+def _draw(target: Any, result: "Generation", steps: bool) -> None:
+    from interp.tokens import visible
+
     target.file.write(inert(result.text) + "\n")
     if steps:
+        read = " ".join(visible(piece) for piece in result.tokens.pieces)
+        target.print(f"\nread, {len(result.tokens)} tokens: {read}", soft_wrap=True, markup=False, highlight=False)
         target.print(_steps(result))
-    target.print(table(("", "", ""), _summary(result, memory), header=False, right=" >"))
+    target.print(table(("", "", ""), _summary(result), header=False, right=" >"))
 
 
 def _steps(result: "Generation") -> Any:
     from interp.tokens import visible
 
     numbers = zip(
-        result.log_probs_nats.tolist(),
+        result.pieces,
+        result.log_probs_nats.exp().tolist(),
         result.entropy_nats.tolist(),
         (result.prefill_seconds, *result.decode_seconds),
         strict=True,
     )
-    rows = [
-        (index, visible(piece), f"{log_prob:.3f}", f"{entropy:.3f}", f"{seconds * 1e3:.1f}")
-        for index, (piece, (log_prob, entropy, seconds)) in enumerate(zip(result.pieces, numbers, strict=True))
-    ]
-    return table(("step", "token", "log-prob (nats)", "entropy (nats)", "forward (ms)"), rows, right="> >>>")
+    rows = []
+    for index, (piece, prob, entropy, seconds) in enumerate(numbers):
+        other = result.runner_up(index)
+        beside = "" if other is None else f"{visible(other[0])} {math.exp(other[1]):.3f}"
+        rows.append((index, visible(piece), f"{prob:.3f}", beside, f"{entropy:.3f}", f"{seconds * 1e3:.1f}"))
+    return table(
+        ("step", "token", "probability", "likeliest other", "entropy (nats)", "forward (ms)"), rows, right="> > >>"
+    )
 
 
-def _summary(result: "Generation", memory: str) -> list[tuple[str, str, str]]:
+def _summary(result: "Generation") -> list[tuple[str, str, str]]:
     prompt, made = len(result.tokens), len(result.ids)
     ends = {"length": "reached -n", "end": "the model ended the text", "context": "the context is full"}
     rows = [
@@ -122,18 +135,11 @@ def _summary(result: "Generation", memory: str) -> list[tuple[str, str, str]]:
     if rate is not None:
         spent = sum(result.decode_seconds)
         rows.append(("decode", f"{spent * 1e3:,.1f} ms", f"{len(result.decode_seconds)} tokens, {rate:,.1f} tokens/s"))
-    rows.append(("KV cache", f"{result.cache_bytes:,} bytes", memory))
+    size = f"{result.cache_bytes:,} bytes"
+    for index, layers in enumerate(result.cached_layers):
+        rows.append(("KV cache" if index == 0 else "", size if index == 0 else "", layers.formula))
+    if result.multi_head_bytes > result.cache_bytes:
+        shared = f"with keys and values for all {result.n_heads} query heads, not {result.n_kv_heads}"
+        rows.append(("", f"{result.multi_head_bytes:,} bytes", shared))
     rows.append(("generated", f"{made} tokens", ends.get(result.stop_reason, result.stop_reason)))
     return rows
-
-
-def _cache_formula(atlas: "Atlas", itemsize: int, cached: int) -> str:
-    """How many bytes keys and values of every cached token take, as the product that it is."""
-    factors = (2, atlas.n_layers, atlas.n_kv_heads, atlas.d_head, itemsize, cached)
-    product = 1
-    for factor in factors:
-        product *= factor
-    return (
-        f"2 x {atlas.n_layers} layers x {atlas.n_kv_heads} kv heads x {atlas.d_head} d_head x {itemsize} bytes"
-        f" x {cached} tokens = {product:,}"
-    )

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
+GENERATED = 16
+"""Tokens that the page shows the model going on with, at most."""
+
 ReportPath = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")]
 
 
@@ -88,13 +91,17 @@ def report(
 
 
 def _analyse(speaker: Output, model: Any, prompt: Any, target: str | None) -> "list[Result]":
-    """The three analyses that the page is about, in the order the data moves."""
+    """The analyses that the page is about, in the order the data moves; losses need a second token."""
     import interp
 
     todo = (
         ("residual story", lambda: interp.residual_story(model, prompt)),
         ("logit lens", lambda: interp.logit_lens(model, prompt, target=target)),
         ("attribution", lambda: interp.direct_logit_attribution(model, prompt, target=target)),
+        ("logits", lambda: interp.next_token_logits(model, prompt)),
+        ("decoding choices", lambda: interp.decoding_choices(model, prompt)),
+        ("generation", lambda: model.generate(prompt, max_new_tokens=GENERATED)),
+        *([("losses", lambda: interp.token_losses(model, prompt))] if len(model.tokens(prompt)) > 1 else []),
     )
     results: list[Result] = []
     with speaker.progress() as step:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from interp.analyzers.attention_patterns import attention_patterns
     from interp.analyzers.attribution_patching import attribution_patching
     from interp.analyzers.causal_trace import causal_trace
+    from interp.analyzers.decoding_choices import decoding_choices
     from interp.analyzers.detect_head import detect_head
     from interp.analyzers.direct_logit_attribution import direct_logit_attribution
     from interp.analyzers.head_circuits import head_circuits
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from interp.analyzers.head_profiles import head_profiles
     from interp.analyzers.induction_heads import induction_heads
     from interp.analyzers.logit_lens import logit_lens
+    from interp.analyzers.next_token_logits import next_token_logits
     from interp.analyzers.path_patching import path_patching
     from interp.analyzers.residual_story import residual_story
+    from interp.analyzers.token_losses import token_losses
     from interp.analyzers.tuned_lens import TunedLens, fit_tuned_lens
     from interp.editing.cases import EditCase, read_cases
     from interp.editing.edit import Edit
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from interp.editing.second_moments import SecondMoment, second_moments
     from interp.errors import InterpError, MemoryLimitError, ModelError, NumericsError, UsageError, VerificationError
     from interp.interventions import Apply, MeanAblate, Patch, Scale, Steer, ZeroAblate
+    from interp.maths.sampling import Sampling
     from interp.prompts import Conversation, Fact
     from interp.report.page import report
     from interp.results import load_result
@@ -64,6 +68,10 @@ _HOME = {
     "induction_heads": "interp.analyzers.induction_heads",
     "causal_trace": "interp.analyzers.causal_trace",
     "direct_logit_attribution": "interp.analyzers.direct_logit_attribution",
+    "next_token_logits": "interp.analyzers.next_token_logits",
+    "decoding_choices": "interp.analyzers.decoding_choices",
+    "token_losses": "interp.analyzers.token_losses",
+    "Sampling": "interp.maths.sampling",
     "ablation": "interp.analyzers.ablation",
     "activation_patching": "interp.analyzers.activation_patching",
     "attribution_patching": "interp.analyzers.attribution_patching",
@@ -114,6 +122,10 @@ __all__ = [
     "induction_heads",
     "causal_trace",
     "direct_logit_attribution",
+    "next_token_logits",
+    "decoding_choices",
+    "token_losses",
+    "Sampling",
     "ablation",
     "activation_patching",
     "attribution_patching",

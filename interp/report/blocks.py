@@ -59,6 +59,8 @@ class Axis:
 
         Axis(of="head", heads=(6, 3), layers=(18, 17), labels=("L18H6", "L17H3"))
 
+    Any other word for ``of`` names what the ``labels`` are, in the table behind the picture; a click there selects nothing.
+
     A page with a head axis has a control for the head; what shows the selected head is a ``LinkedTable(by="head")``.
     """
 

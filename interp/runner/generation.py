@@ -11,15 +11,18 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from interp.cache import ActivationCache
-from interp.errors import NumericsError, UsageError
+from interp.errors import NumericsError, UsageError, unknown
 from interp.interventions import Intervention
-from interp.maths.sampling import choose
+from interp.maths.kv_cache import CachedLayers, multi_head_bytes
+from interp.maths.ranking import top_lowest_first
+from interp.maths.sampling import Sampling, check_sampling, choose
 from interp.prompts import PromptLike
 from interp.results import Result
 from interp.runner.forward import forward
+from interp.runner.kv_cache import cache_bytes, cached_layers, new_cache
 from interp.runner.plan import Plan, Request
 from interp.runner.session import Session
-from interp.tokens import Tokens, decode_pieces, visible
+from interp.tokens import Tokens, decode_pieces, visible, vocabulary
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,17 +31,23 @@ if TYPE_CHECKING:
     from interp.runner.model import Model
 
 
+_LISTED = 5
+"""Of the tokens at each step, how many of the likeliest are kept."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Generation(Result):
     """A prompt and how the model continued it.
 
     ``log_probs_nats`` and ``entropy_nats`` are of the model's own distribution, before temperature and filters. Seconds are wall time:
     prefill is the forward over the prompt; ``decode_seconds`` has one entry for each further forward, each over one token.
-    ``cache_bytes`` is what the KV cache held at the end: 2 x layers x key/value heads x d_head x bytes x cached tokens.
+    ``step_cache_bytes`` is what the KV cache held after each forward, measured from its tensors; ``cached_layers`` says what that is at
+    the end, kind of layer by kind of layer. ``n_heads`` and ``n_kv_heads`` are the query and the key/value heads of a layer.
+    ``top_ids`` and ``top_log_probs_nats`` are what the model thought likeliest at each step; ``vocabulary`` gives their texts.
     """
 
     kind: ClassVar[str] = "generation"
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 2
 
     tokens: Tokens
     ids: Int[Tensor, " step"]
@@ -46,10 +55,16 @@ class Generation(Result):
     text: str
     log_probs_nats: Float[Tensor, " step"]
     entropy_nats: Float[Tensor, " step"]
+    top_ids: Int[Tensor, "step k"]
+    top_log_probs_nats: Float[Tensor, "step k"]
+    vocabulary: dict[str, str]
     prefill_seconds: float
     decode_seconds: tuple[float, ...]
-    cache_bytes: int
+    step_cache_bytes: Int[Tensor, " step"]
+    cached_layers: tuple[CachedLayers, ...]
     cached_tokens: int
+    n_heads: int
+    n_kv_heads: int
     stop_reason: str  # "length", "end" (the model ended the text) or "context" (no room is left)
     temperature: float
     top_k: int | None
@@ -60,8 +75,30 @@ class Generation(Result):
         """Tokens a second while decoding; None when nothing was decoded after the prefill."""
         return len(self.decode_seconds) / sum(self.decode_seconds) if self.decode_seconds else None
 
+    @property
+    def sampling(self) -> Sampling:
+        """How the tokens were chosen."""
+        return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+
+    @property
+    def cache_bytes(self) -> int:
+        """What the KV cache held at the end: the sum over layers of 2 x key/value heads x d_head x bytes x tokens kept."""
+        return int(self.step_cache_bytes[-1])
+
+    @property
+    def multi_head_bytes(self) -> int:
+        """What the same cache would take with a key and a value for every query head, without grouped-query attention."""
+        return multi_head_bytes(self.cached_layers, self.n_heads)
+
+    def runner_up(self, step: int) -> tuple[str, float] | None:
+        """The likeliest token that was not chosen at a step, with its log-probability in nats; None in a vocabulary of one token."""
+        for number, log_prob in zip(self.top_ids[step].tolist(), self.top_log_probs_nats[step].tolist(), strict=True):
+            if number != int(self.ids[step]):
+                return self.vocabulary[str(number)], log_prob
+        return None
+
     def to_frame(self) -> "DataFrame":
-        """One row a generated token."""
+        """One row a generated token; the cache is what it was after the forward that chose the token."""
         import pandas as pd
 
         seconds = [self.prefill_seconds, *self.decode_seconds]
@@ -72,30 +109,24 @@ class Generation(Result):
                 "piece": self.pieces,
                 "log_prob_nats": self.log_probs_nats.tolist(),
                 "entropy_nats": self.entropy_nats.tolist(),
-                "forward_seconds": seconds[: len(self.ids)],
+                "forward_seconds": seconds,
+                "cache_bytes": self.step_cache_bytes.tolist(),
             }
         )
 
-    def figure(self) -> "Figure":
-        """Log-probability and entropy of each generated token."""
-        import plotly.graph_objects as go
+    def figure(self, measure: str = "log_prob") -> "Figure":
+        """Log-probability and entropy of each token (``log_prob``), the ``time`` of each forward, or the growth of the ``cache``."""
+        from interp.figures.generation import cache_growth, forward_times, generated_log_probs
 
-        from interp.figures.style import figure, index_axis, legend_above, value_axis
-
-        steps = list(range(len(self.ids)))
-        traces = [
-            go.Scatter(x=steps, y=values.tolist(), name=name, mode="lines+markers")
-            for name, values in (("log-probability", self.log_probs_nats), ("entropy", self.entropy_nats))
-        ]
         labels = [visible(piece) for piece in self.pieces]
-        return figure(
-            traces,
-            height=320,
-            xaxis=index_axis(labels),
-            yaxis=value_axis("nats"),
-            legend=legend_above(),
-            showlegend=True,
-        )
+        if measure == "log_prob":
+            return generated_log_probs(self.log_probs_nats.double().numpy(), self.entropy_nats.double().numpy(), labels)
+        if measure == "time":
+            return forward_times((self.prefill_seconds, *self.decode_seconds), labels, n_prompt=len(self.tokens))
+        if measure == "cache":
+            saved = self.multi_head_bytes / self.cache_bytes
+            return cache_growth(self.step_cache_bytes.tolist(), saved, labels)
+        raise unknown("measure", measure, ("log_prob", "time", "cache"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,14 +156,16 @@ class Stream:
     interventions: tuple[Intervention, ...] = ()
     stop_at_end: bool = True
     command: str | None = None
-    steps: list[tuple[int, str, float, float, float]] = field(default_factory=list)
+    steps: list[tuple[int, str, float, float, float, int]] = field(default_factory=list)
+    likeliest: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     stop_reason: str = "length"
-    cache_bytes: int = 0
+    cached: tuple[CachedLayers, ...] = ()
     cached_tokens: int = 0
 
     def __iter__(self) -> Iterator[Step]:
         generator = torch.Generator().manual_seed(self.seed)
-        kv = DynamicCache()
+        # A capture or a change names keys by their place in the text, so that all of them are kept then.
+        kv = new_cache(self.model.hf, whole=bool(self.capture or self.interventions))
         end = _end_ids(self.model) if self.stop_at_end else frozenset()
         ids = torch.tensor([self.tokens.ids], device=self.model.device)
         n_ctx = self.model.atlas.n_ctx
@@ -149,10 +182,10 @@ class Stream:
             log_probs = logits[0].float().log_softmax(-1)
             piece = decode_pieces(self.model.tokenizer, [token])[0]
             entropy = float(-(log_probs.exp() * log_probs).sum())
-            self.steps.append((token, piece, float(log_probs[token]), entropy, seconds))
-            kept = [tensor for layer in kv.layers for tensor in vars(layer).values() if isinstance(tensor, Tensor)]
-            self.cache_bytes = sum(tensor.nbytes for tensor in kept)
-            self.cached_tokens = kv.get_seq_length()
+            self.steps.append((token, piece, float(log_probs[token]), entropy, seconds, cache_bytes(kv)))
+            best, ids_of_best = top_lowest_first(log_probs[None], min(_LISTED, len(log_probs)))
+            self.likeliest.append((best[0].cpu(), ids_of_best[0].cpu()))
+            self.cached, self.cached_tokens = cached_layers(kv), kv.get_seq_length()
             yield Step(index, token, piece, logits[0], cache, seconds)
             ids = chosen[None]
             if token in end:
@@ -182,7 +215,8 @@ class Stream:
         """The generation so far as a result."""
         if not self.steps:
             raise UsageError("nothing was generated yet; iterate over the stream first")
-        tokens, pieces, log_probs, entropies, seconds = zip(*self.steps, strict=True)
+        tokens, pieces, log_probs, entropies, seconds, sizes = zip(*self.steps, strict=True)
+        top_log_probs, top_ids = (torch.stack(part) for part in zip(*self.likeliest, strict=True))
         return Generation(
             provenance=self.model.provenance(seed=self.seed, command=self.command),
             tokens=self.tokens,
@@ -191,10 +225,16 @@ class Stream:
             text=_text(self.model.tokenizer, tokens, pieces),
             log_probs_nats=torch.tensor(log_probs),
             entropy_nats=torch.tensor(entropies),
+            top_ids=top_ids,
+            top_log_probs_nats=top_log_probs,
+            vocabulary=vocabulary(self.model.tokenizer, top_ids.unique().tolist()),
             prefill_seconds=seconds[0],
             decode_seconds=seconds[1:],
-            cache_bytes=self.cache_bytes,
+            step_cache_bytes=torch.tensor(sizes),
+            cached_layers=self.cached,
             cached_tokens=self.cached_tokens,
+            n_heads=self.model.atlas.n_heads,
+            n_kv_heads=self.model.atlas.n_kv_heads,
             stop_reason=self.stop_reason,
             temperature=self.temperature,
             top_k=self.top_k,
@@ -216,14 +256,9 @@ def stream(
     stop_at_end: bool = True,
 ) -> Stream:
     """Like ``generate``, but iterable: each ``Step`` comes as soon as it is made, with its logits and captures."""
-    for name, value, good, valid in (
-        ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "1 or more"),
-        ("temperature", temperature, 0.0 <= temperature < float("inf"), "0 (greedy) or more"),
-        ("top_k", top_k, top_k is None or top_k >= 1, "1 or more"),
-        ("top_p", top_p, top_p is None or 0.0 < top_p <= 1.0, "above 0, at most 1"),
-    ):
-        if not good:
-            raise UsageError(f"{name} is {value}; valid: {valid}")
+    if max_new_tokens < 1:
+        raise UsageError(f"max_new_tokens is {max_new_tokens}; valid: 1 or more")
+    check_sampling(temperature, top_k, top_p)
     changes = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
     return Stream(
         model, model.tokens(prompt), max_new_tokens, temperature, top_k, top_p, seed, capture, changes, stop_at_end

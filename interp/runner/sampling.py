@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from transformers.cache_utils import DynamicCache
 
 from interp.errors import NumericsError, UsageError
-from interp.maths.sampling import choose
+from interp.maths.sampling import check_sampling, choose
 from interp.models.cache import Step
 from interp.models.progress import silent
 from interp.runner.forward import forward
@@ -88,12 +88,10 @@ def _check(
         ("the number of rows", prefix.shape[0], prefix.shape[0] >= 1, "1 or more"),
         ("the length of the prefix", prefix.shape[1], prefix.shape[1] >= 1, "1 or more tokens; see start_ids"),
         ("n_tokens", n_tokens, n_tokens >= 1, "1 or more"),
-        ("temperature", temperature, 0.0 <= temperature < float("inf"), "0 (greedy) or more"),
-        ("top_k", top_k, top_k is None or top_k >= 1, "1 or more"),
-        ("top_p", top_p, top_p is None or 0.0 < top_p <= 1.0, "above 0, at most 1"),
     ):
         if not good:
             raise UsageError(f"{name} is {value}; valid: {valid}")
+    check_sampling(temperature, top_k, top_p)
     size, context = model.atlas.d_vocab, model.atlas.n_ctx
     bad = prefix[(prefix < 0) | (prefix >= size)]
     if len(bad):

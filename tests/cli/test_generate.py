@@ -22,7 +22,10 @@ def test_json_is_what_python_gives(interp, model) -> None:
     assert found["text"] == expected.text
     assert found["text"].startswith(" Paris")
     assert found["result"]["ids"] == expected.ids.tolist()
-    assert found["kv_cache_formula"].endswith(f"= {expected.cache_bytes:,}")
+    (formula,) = found["kv_cache_formula"]
+    assert formula.endswith(f"= {expected.cache_bytes:,}")
+    assert found["kv_cache_bytes"] == expected.cache_bytes
+    assert found["kv_cache_bytes_multi_head"] == 3 * expected.cache_bytes
 
 
 @pytest.mark.model
@@ -33,11 +36,14 @@ def test_text_steps_and_file(interp, tmp_path: Path) -> None:
     assert ended.stdout.startswith(" Paris")
     for word in (
         "␣Paris",
+        "likeliest other",
+        "read, 10 tokens: The ␣E iffel ␣Tower",
         "prefill",
         "decode",
         "tokens/s",
         "KV cache",
         "2 x 30 layers x 3 kv heads x 64 d_head x 4 bytes x 12 tokens",
+        "with keys and values for all 9 query heads, not 3",
     ):
         assert word in ended.stdout
     assert ended.stderr.endswith(f"wrote {path}\n")

@@ -10,6 +10,7 @@ from interp.analyzers.direct_logit_attribution import AttributionResult
 from interp.analyzers.logit_lens import LensResult
 from interp.analyzers.residual_story import StoryResult
 from interp.maths.attention import PatternFitter
+from interp.maths.kv_cache import CachedLayers
 from interp.results import Provenance, Result
 from interp.runner.generation import Generation
 from interp.tokens import Tokens
@@ -249,10 +250,18 @@ def generation(pieces=PIECES, words=WORDS, **changes) -> Generation:
         "text": "".join(words),
         "log_probs_nats": logs,
         "entropy_nats": -logs,
+        "top_ids": torch.stack([torch.arange(2)] * len(words)),
+        "top_log_probs_nats": -torch.tensor([[0.5, 2.5]] * len(words)),
+        "vocabulary": {"0": words[0], "1": words[-1]},
         "prefill_seconds": 0.25,
         "decode_seconds": tuple(0.05 for _ in words[1:]),
-        "cache_bytes": 1_234_567,
+        "step_cache_bytes": torch.tensor([2 * 30 * 3 * 64 * 4 * (len(pieces) + step) for step in range(len(words))]),
+        "cached_layers": (
+            CachedLayers(n_layers=30, n_kv_heads=3, d_head=64, itemsize=4, n_tokens=len(pieces) + len(words) - 1),
+        ),
         "cached_tokens": len(pieces) + len(words) - 1,
+        "n_heads": 9,
+        "n_kv_heads": 3,
         "stop_reason": "length",
         "temperature": 0.7,
         "top_k": 50,

@@ -295,7 +295,8 @@ def test_a_generation():
     outline = Outline(report([samples.generation()]).html())
     assert "temperature 0.7, top-k 50" in outline.text
     assert "20.0 tokens a second" in outline.text
-    assert "1.23 MB for 22 tokens" in outline.text
+    assert "2 x 30 layers x 3 kv heads x 64 d_head x 4 bytes x 22 tokens = 1,013,760 bytes" in outline.text
+    assert "9 / 3 = 3: sharing saves 66.7% of the cache" in outline.text
     assert f"{math.exp(-0.1):.1%}" in outline.text
 
 

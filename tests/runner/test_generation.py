@@ -1,5 +1,7 @@
 """The generation loop: the tokens of Hugging Face's own generate, captures of a full run, interventions at every step."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from interp.errors import NumericsError, UsageError
 from interp.interventions import Apply, Scale, Steer, ZeroAblate
 from interp.runner.generation import stream
 from interp.runner.model import Model
+from oracles.next_token import cache_bytes, cache_of
 from oracles.runner import greedy_ids
 from tiny_models import FAMILIES, VARIANTS, build, prompt_ids
 
@@ -98,17 +101,53 @@ def test_positions_of_interventions_count_in_the_prompt(family, near) -> None:
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_cache_bytes_follow_the_formula(family, name: str) -> None:
+def test_the_cache_is_hugging_faces(family, name: str) -> None:
+    """At every step, past the sliding windows: measured bytes, and the product of what the layers keep."""
     model = family(name)
-    made = model.generate(prompt_ids(1, 6)[0], max_new_tokens=4, stop_at_end=False)
-    atlas = model.atlas
-    assert made.cached_tokens == 6 + 4 - 1  # the last token was chosen, not run
-    # Some families expand their key/value heads before they cache them, so the cache is what it is there.
-    kv_heads = {"falcon_new": atlas.n_heads}.get(name, atlas.n_kv_heads)
-    assert made.cache_bytes == 2 * atlas.n_layers * kv_heads * atlas.d_head * 4 * made.cached_tokens
-    assert len(made.decode_seconds) == 3
+    made = model.generate(prompt_ids(1, 6)[0], max_new_tokens=6, stop_at_end=False)
+    assert made.cached_tokens == 6 + 6 - 1  # the last token was chosen, not run
+    text = [*made.tokens.ids, *made.ids.tolist()]
+    for step, measured in enumerate(made.step_cache_bytes.tolist()):
+        assert measured == cache_bytes(cache_of(model.hf, text[: 6 + step])), step
+    shapes = cache_of(model.hf, text[:11])
+    counted = Counter(
+        (one.n_kv_heads, one.n_tokens, one.d_head, one.itemsize, one.n_layers) for one in made.cached_layers
+    )
+    assert counted == Counter((*shape, shapes.count(shape)) for shape in set(shapes))
+    assert made.cache_bytes == sum(one.n_bytes for one in made.cached_layers)
+    assert made.multi_head_bytes == 2 * sum(4 * tokens * width * size for _, tokens, width, size in shapes)
+    assert len(made.decode_seconds) == 5
     assert made.prefill_seconds > 0
     assert made.decode_tokens_per_second > 0
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gpt_oss", "qwen2_window"])
+def test_windows_are_counted_by_the_atlas(family, name: str) -> None:
+    """Layers with a window of 8 keep 7 tokens, the others all 11; kept heads and widths are the model's."""
+    model = family(name)
+    made = model.generate(prompt_ids(1, 6)[0], max_new_tokens=6, stop_at_end=False)
+    atlas = model.atlas
+    kept = [11 if block.window is None else min(11, block.window - 1) for block in atlas.blocks]
+    assert set(kept) == {7, 11}
+    assert made.cache_bytes == sum(2 * atlas.n_kv_heads * atlas.d_head * 4 * tokens for tokens in kept)
+    assert made.multi_head_bytes == made.cache_bytes * atlas.n_heads // atlas.n_kv_heads
+    formulas = {one.formula for one in made.cached_layers}
+    layers, windowed = kept.count(7), f"{'' if kept.count(7) == 1 else 's'}"
+    product = 2 * layers * 2 * atlas.d_head * 4 * 7
+    assert (
+        f"2 x {layers} layer{windowed} x 2 kv heads x {atlas.d_head} d_head x 4 bytes x 7 tokens = {product:,}"
+        in formulas
+    )
+
+
+def test_captures_and_changes_keep_the_whole_cache(family) -> None:
+    model = family("gemma2")
+    ids = prompt_ids(1, 12)[0]
+    plain = list(stream(model, ids, max_new_tokens=4, stop_at_end=False))
+    for options in ({"capture": "attn.pattern"}, {"interventions": Scale("attn.pattern@0", 1.0)}):
+        steps = stream(model, ids, max_new_tokens=4, stop_at_end=False, **options)
+        assert [step.token_id for step in steps] == [step.token_id for step in plain]
+        assert {one.n_tokens for one in steps.result().cached_layers} == {15}
 
 
 def test_the_end_token_ends_the_text(family) -> None:
@@ -162,6 +201,11 @@ def test_numbers_are_of_the_models_own_distribution(family, near) -> None:
     log_probs = logits[5:9].log_softmax(-1)
     near(made.log_probs_nats, log_probs.gather(1, made.ids[:, None])[:, 0])
     near(made.entropy_nats, -(log_probs.exp() * log_probs).sum(-1))
+    near(made.top_log_probs_nats, log_probs.topk(5).values)
+    assert torch.equal(made.top_ids, log_probs.topk(5).indices)
+    for step, (number, best) in enumerate(zip(made.ids.tolist(), made.top_ids.tolist(), strict=True)):
+        other = next(one for one in best if one != number)
+        assert made.runner_up(step) == (f"<{other}>", pytest.approx(float(log_probs[step, other]), abs=1e-5))
     assert (made.temperature, made.top_k, made.top_p) == (2.0, 5, None)
     assert made.provenance.seed == 4
 
@@ -206,9 +250,17 @@ def test_a_generation_survives_its_file_and_shows_itself(family, tmp_path) -> No
     assert torch.equal(read.ids, made.ids)
     assert (read.text, read.tokens, read.decode_seconds) == (made.text, made.tokens, made.decode_seconds)
     frame = made.to_frame()
-    assert list(frame.columns) == ["step", "token_id", "piece", "log_prob_nats", "entropy_nats", "forward_seconds"]
+    assert list(frame.columns) == [
+        *("step", "token_id", "piece", "log_prob_nats", "entropy_nats", "forward_seconds", "cache_bytes")
+    ]
     assert len(frame) == 4
     assert len(made.figure().data) == 2
+    assert list(made.figure("time").data[0].y) == [1000 * t for t in (made.prefill_seconds, *made.decode_seconds)]
+    kept, whole = made.figure("cache").data
+    assert list(kept.y) == [size / 1e6 for size in made.step_cache_bytes.tolist()]
+    assert whole.y[-1] == pytest.approx(made.multi_head_bytes / 1e6)
+    with pytest.raises(UsageError, match="valid: log_prob, time, cache"):
+        made.figure("memory")
 
 
 @pytest.mark.model
@@ -220,3 +272,5 @@ def test_the_default_model_generates_as_hugging_face_does(model) -> None:
     assert made.ids.tolist() == theirs[0, ids.shape[1] :].tolist()
     assert made.text.startswith(" Paris")
     assert made.cache_bytes == 2 * 30 * 3 * 64 * 4 * made.cached_tokens
+    assert made.cache_bytes == cache_bytes(cache_of(model.hf, [*made.tokens.ids, *made.ids.tolist()[:-1]]))
+    assert made.multi_head_bytes == 3 * made.cache_bytes

@@ -15,6 +15,7 @@ from interp.report.sections import (
     attribution,
     attribution_patching,
     causal_trace,
+    decoding_choices,
     edit,
     edit_effect,
     edit_scores,
@@ -27,8 +28,10 @@ from interp.report.sections import (
     induction,
     lens,
     logits,
+    next_token_logits,
     path_patching,
     story,
+    token_losses,
 )
 
 Builder = Callable[[Any, str], Section | None]
@@ -39,6 +42,7 @@ BUILDERS: Mapping[str, tuple[Builder, ...]] = {
     "activation_patching": (activation_patching.build,),
     "attention_patterns": (attention.build,),
     "attribution_patching": (attribution_patching.build,),
+    "decoding_choices": (decoding_choices.build,),
     "direct_logit_attribution": (attribution.build,),
     "causal_trace": (causal_trace.build,),
     "edit": (edit.facts, edit.value, edit.weights),
@@ -50,6 +54,8 @@ BUILDERS: Mapping[str, tuple[Builder, ...]] = {
     "induction_heads": (induction.build,),
     "head_composition": (head_composition.build,),
     "generation": (generation.build,),
+    "next_token_logits": (next_token_logits.build,),
     "path_patching": (path_patching.build,),
     "residual_story": (embeddings.build, story.build, logits.build),
+    "token_losses": (token_losses.build,),
 }

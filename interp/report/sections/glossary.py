@@ -44,6 +44,10 @@ TERMS = {
         "The cosine of the angle between two vectors: 1 if they point the same way, 0 if they are at right angles, "
         "-1 if they are opposed. In a space of hundreds of dimensions, unrelated vectors have a cosine near 0."
     ),
+    "decoding": (
+        "Choosing tokens one after another from the model's distributions: the likeliest each time ([[greedy|greedy decoding]]), or "
+        "drawn at random, after a [[temperature]] and filters such as [[top-k]] and [[top-p]]."
+    ),
     "denoising": (
         "[[Patching]] a state of the clean run into the run on the corrupted prompt: does it bring the answer back? It finds states that "
         "are enough by themselves. The other way round is [[noising]]."
@@ -69,9 +73,18 @@ TERMS = {
         'What the model takes a subject to be, read off its prediction in "{subject} is a". An edit should change a fact about the '
         "subject and leave this (Meng et al., 2022)."
     ),
+    "final norm": (
+        "The norm after the last layer: it divides the stream by its own size (the root of its mean square, or its standard deviation) and "
+        "multiplies each dimension by a learned weight. What is unembedded has about the same length for every token."
+    ),
     "generalisation": (
         "Whether an edit holds in other words: how often the target is likelier than the old answer at a [[paraphrase]] of the edited "
         "prompt (Meng et al., 2022, the paraphrase score)."
+    ),
+    "greedy decoding": "Taking the likeliest token each time. The same prompt then always gives the same text.",
+    "grouped-query attention": (
+        "Several query heads share one key/value head (Ainslie et al., 2023), so that the [[KV cache]] is smaller by as much; with one "
+        "for all it is multi-query attention (Shazeer, 2019), with one for each it is multi-head attention."
     ),
     "indirect effect": (
         "What one state brings back of the answer: its probability in a [[corrupted run]] with that state [[restored]], less that in the "
@@ -110,6 +123,11 @@ TERMS = {
         "What goes into the output matrix of an [[MLP]] at a token: which of its hidden units are on. The matrix, seen as a memory, maps "
         "keys to [[values|value]]; an edit changes what the key of the subject's last token maps to (Meng et al., 2022)."
     ),
+    "KV cache": (
+        "The keys and values of the tokens read so far, kept so that they need not be computed again: 2 x layers x key/value heads x head "
+        "size x bytes of a number x tokens. [[Grouped-query attention]] makes it smaller; layers with a sliding window keep only what "
+        "the next token can still see."
+    ),
     "layer": "One block of the model: attention and an [[MLP]], each adding its result to the [[residual stream]].",
     "log-probability": "The natural logarithm of a probability, in nats: 0 is certain, -2.3 is one in ten, -6.9 is one in a thousand.",
     "logit": "The score the model gives a token before the [[softmax]]. Adding the same number to all logits changes nothing.",
@@ -127,6 +145,11 @@ TERMS = {
         "In the evaluation of an edit, a prompt about another subject whose answer the edit should leave as it is."
     ),
     "norm": "The length of a vector: the square root of the sum of its squares.",
+    "perplexity": (
+        "The exponential of the mean [[loss]] of a text: a model as unsure as if it chose among so many equally likely tokens each time. "
+        "It compares only between models with the same tokens."
+    ),
+    "prefill": "The forward that reads the whole prompt at once and fills the [[KV cache]]; decoding then reads one token at a time.",
     "noising": (
         "[[Patching]] a state of the corrupted run into the run on the clean prompt: does it take the answer away? It finds states that "
         "the answer needs. The other way round is [[denoising]]."
@@ -177,7 +200,17 @@ TERMS = {
         "(Meng et al., 2022, the neighbourhood score)."
     ),
     "softmax": "Turns logits into probabilities: each is exp(logit), divided by the sum over all tokens.",
+    "softcap": "A smooth bound that some families put on their logits: cap x tanh(logit / cap) stays within ± cap.",
+    "temperature": (
+        "What logits are divided by before the [[softmax]]. Below 1 likely tokens gain, towards [[greedy|greedy decoding]] at 0; above 1 "
+        "unlikely ones do; 1 is the model's own distribution."
+    ),
     "token": "A piece of text with a number, its id. Models read and write tokens; a common word is one, a rare one several.",
+    "top-k": "Drawing from the k likeliest tokens only (Fan et al., 2018); their probabilities are scaled up to sum to 1.",
+    "top-p": (
+        "Drawing from the smallest set of likeliest tokens that together have probability p or more (nucleus sampling; Holtzman et al., "
+        "2020): few tokens where the model is sure, many where it is not."
+    ),
     "total effect": "What corrupting the subject costs: the answer's probability in the [[clean run]], less that in the [[corrupted run]].",
     "tuned lens": (
         "A [[logit lens]] with a learned affine map for each layer, fitted so that reading that layer predicts the model's "

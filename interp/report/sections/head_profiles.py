@@ -40,7 +40,7 @@ def build(result: Any, prompt: str) -> Section | None:
         title="Head profiles",
         label="Head profiles",
         lead=lead,
-        place=62,
+        place=65,
         blocks=(_maps(result, prompt), _profile(result, prompt), _evidence(result)),
         findings=_findings(result),
     )

@@ -13,6 +13,11 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")  # noqa: RUF001
 
 
+def plain(value: float, digits: int = 3) -> str:
+    """A number without a plus, and with a minus as wide as one."""
+    return f"{value:.{digits}f}".replace("-", "−")  # noqa: RUF001
+
+
 def brief(number: float) -> str:
     """A number in three digits, large ones without an exponent."""
     return f"{number:,.0f}" if 1000 <= abs(number) < 1e6 else f"{number:.3g}"
