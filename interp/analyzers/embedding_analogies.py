@@ -1,0 +1,93 @@
+"""Analogies between rows of an embedding matrix (Mikolov et al. 2013): does king - man + woman come out at queen?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.maths.embedding_geometry import analogy_query, nearest_rows, rank_of
+
+ANALOGIES = (
+    ("king", "man", "woman", "queen"),
+    ("Paris", "France", "Italy", "Rome"),
+    ("bigger", "big", "small", "smaller"),
+    ("walking", "walk", "swim", "swimming"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analogy:
+    """``words`` (a, b, c, expected) and where the row of ``expected`` lies beside a - b + c.
+
+    Ranks count from 0, the nearest row. ``rank`` leaves the rows of a, b and c out, as is usual, because one of them is nearly always the
+    nearest; ``rank_with_inputs`` does not. ``rank_beside_first`` is where ``expected`` lies beside a alone: what the other two add shows in
+    the difference (Linzen 2016). ``nearest_ids`` are the nearest rows with a, b and c left out. All is None or empty where
+    ``not_one_token`` names words that are not one token.
+    """
+
+    words: tuple[str, str, str, str]
+    ids: tuple[int, ...]
+    not_one_token: tuple[str, ...]
+    cosine: float | None
+    rank: int | None
+    rank_with_inputs: int | None
+    rank_beside_first: int | None
+    nearest_ids: tuple[int, ...]
+    nearest_cosines: tuple[float, ...]
+
+    @property
+    def question(self) -> str:
+        """Such as king - man + woman."""
+        a, b, c, _ = self.words
+        return f"{a} - {b} + {c}"
+
+
+def solve(
+    tokenizer: Any, matrix: Float[Tensor, "d_vocab d_model"], words: tuple[str, str, str, str], k: int
+) -> Analogy:
+    """One analogy, or the words that keep it from being asked."""
+    ids, cut = _ids(tokenizer, words)
+    if cut:
+        return Analogy(
+            words=words,
+            ids=(),
+            not_one_token=cut,
+            cosine=None,
+            rank=None,
+            rank_with_inputs=None,
+            rank_beside_first=None,
+            nearest_ids=(),
+            nearest_cosines=(),
+        )
+    a, b, c, expected = ids
+    query = analogy_query(matrix[a], matrix[b], matrix[c])
+    inputs = torch.tensor([a, b, c], device=matrix.device)
+    cosines, nearest = nearest_rows(matrix, query[None], min(k, len(matrix) - 3), leave_out=inputs[None])
+    return Analogy(
+        words=words,
+        ids=ids,
+        not_one_token=(),
+        cosine=float(torch.nn.functional.cosine_similarity(query, matrix[expected].float(), dim=0)),
+        rank=rank_of(matrix, query, expected, inputs),
+        rank_with_inputs=rank_of(matrix, query, expected, inputs[:0]),
+        rank_beside_first=rank_of(matrix, matrix[a], expected, inputs),
+        nearest_ids=tuple(nearest[0].tolist()),
+        nearest_cosines=tuple(cosines[0].tolist()),
+    )
+
+
+def _ids(tokenizer: Any, words: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The ids of the words as they stand inside a sentence, else as they stand at its start; else those that are several tokens."""
+    if tokenizer is None:
+        return (), words
+    inside, bare = ([_tokens(tokenizer, lead + word) for word in words] for lead in (" ", ""))
+    for form in (inside, bare):
+        if all(len(ids) == 1 for ids in form):
+            return tuple(ids[0] for ids in form), ()
+    return (), tuple(word for word, ids in zip(words, inside, strict=True) if len(ids) != 1)
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
