@@ -12,6 +12,7 @@ from interp.report.sections import (
     ablation,
     activation_patching,
     attention,
+    attention_summary,
     attribution,
     attribution_patching,
     causal_trace,
@@ -29,6 +30,7 @@ from interp.report.sections import (
     lens,
     logits,
     path_patching,
+    position_encoding,
     story,
 )
 
@@ -39,6 +41,7 @@ BUILDERS: Mapping[str, tuple[Builder, ...]] = {
     "ablation": (ablation.build,),
     "activation_patching": (activation_patching.build,),
     "attention_patterns": (attention.build,),
+    "attention_summary": (attention_summary.build,),
     "attribution_patching": (attribution_patching.build,),
     "direct_logit_attribution": (attribution.build,),
     "causal_trace": (causal_trace.build,),
@@ -53,5 +56,6 @@ BUILDERS: Mapping[str, tuple[Builder, ...]] = {
     "embedding_geometry": (embedding_geometry.build,),
     "generation": (generation.build,),
     "path_patching": (path_patching.build,),
+    "position_encoding": (position_encoding.build,),
     "residual_story": (embeddings.build, story.build, logits.build),
 }

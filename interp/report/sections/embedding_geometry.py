@@ -5,7 +5,7 @@ from typing import Any
 from interp.figures.embedding_geometry import neighbours_heatmap, pairs_histogram
 from interp.report.arrays import Words
 from interp.report.blocks import Axis, Cells, Finding, Picture, Section, Table, Version
-from interp.report.markup import Child, join, token
+from interp.report.markup import Child, join, quoted, token
 from interp.report.sections.numbers import brief, signed
 from interp.tokens import visible
 
@@ -49,38 +49,30 @@ def _neighbours(result: Any, prompt: str) -> Picture:
 def _analogies(result: Any) -> Table:
     rows: list[list[Child]] = []
     for analogy in result.analogies:
-        question = analogy.question.replace(" - ", " − ")  # noqa: RUF001
+        question = quoted(analogy.question.replace(" - ", " − "))  # noqa: RUF001
+        expected = quoted(analogy.words[3])
         if analogy.rank is None:
-            missing = " and ".join(analogy.not_one_token)
-            rows.append([question, analogy.words[3], f"not asked: {missing} not one token", "", "", "", ""])
+            cut = join(["not one token: ", join(map(quoted, analogy.not_one_token), ", ")])
+            rows.append([question, expected, cut, "–", "–", "–"])  # noqa: RUF001
             continue
         first = token(result.vocabulary[str(analogy.nearest_ids[0])])
         ranks = (analogy.rank, analogy.rank_with_inputs, analogy.rank_beside_first)
-        rows.append([question, analogy.words[3], first, *(f"{rank:,}" for rank in ranks), f"{analogy.cosine:.3f}"])
+        rows.append([question, expected, first, *(f"{rank:,}" for rank in ranks)])
     return Table(
-        columns=(
-            "sum of rows",
-            "expected",
-            "nearest row",
-            "rank of expected",
-            "with the three in",
-            "beside the first word alone",
-            "cosine",
-        ),
+        columns=("sum of rows", "expected", "nearest row", "rank of expected", "… of all rows", "… beside the first word"),
         rows=rows,
-        numeric=frozenset({3, 4, 5, 6}),
-        caption=(
-            "Analogies, on rows of length 1. A rank of 0 is the nearest row. The three words of the sum are left out, except in the column "
-            "that says so; the one after it shows how near the expected word was to begin with."
-        ),
+        numeric=frozenset({3, 4, 5}),
+        caption="Analogies on rows of length 1; rank 0 is nearest. The words of the sum are left out, but not in “of all rows”.",
     )
 
 
 def _pairs(result: Any, prompt: str) -> Picture:
     stored, centred = result.random_pairs, result.centred_pairs
     shares = {name: values.numpy() for name, values in result.pair_shares().items()}
+    count = len(stored.counts)
+    middles = tuple(f"{(2 * index + 1) / count - 1:.4g}" for index in range(count))
     return Picture(
-        versions={"pairs": Version(figure=pairs_histogram(shares))},
+        versions={"pairs": Version(figure=pairs_histogram(shares), x=Axis(of="cosine", labels=middles))},
         caption=(
             f"Cosines of {result.n_pairs:,} random pairs of rows. Their root mean square is {_interval(stored.root_mean_square)}, and "
             f"{_interval(centred.root_mean_square)} with the mean row taken off; random directions in {result.d_model:,} dimensions have "
