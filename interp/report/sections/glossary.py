@@ -73,6 +73,10 @@ TERMS = {
         'What the model takes a subject to be, read off its prediction in "{subject} is a". An edit should change a fact about the '
         "subject and leave this (Meng et al., 2022)."
     ),
+    "expert": (
+        "One of several [[MLPs|MLP]] of a layer, of which each token passes only the few that a small map, the router, chooses for it "
+        "(Shazeer et al., 2017)."
+    ),
     "generalisation": (
         "Whether an edit holds in other words: how often the target is likelier than the old answer at a [[paraphrase]] of the edited "
         "prompt (Meng et al., 2022, the paraphrase score)."
