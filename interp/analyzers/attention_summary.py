@@ -130,7 +130,9 @@ def attention_summary(model: Model, prompt: PromptLike, *, top_k: int = 3) -> At
     def take_rows(rows: Tensor, site: Site, first_query: int) -> Tensor:
         assert site.layer is not None, "patterns have a layer"
         if not torch.isfinite(rows).all():
-            raise NumericsError(f"the patterns of layer {site.layer} hold NaN; check the weights, or use dtype='float32'")
+            raise NumericsError(
+                f"the patterns of layer {site.layer} hold NaN; check the weights, or use dtype='float32'"
+            )
         fitters[site.layer].update(rows[0], first_query)
         shapes[site.kind] = (rows.shape[1], first_query + rows.shape[2], rows.shape[3])
         return rows[..., :0]

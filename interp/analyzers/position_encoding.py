@@ -41,8 +41,8 @@ class Rotation:
 class PositionEncodingResult(Result):
     """How positions enter: by ``schemes``, one a layer, ``rotary``, ``alibi``, ``learned`` or ``none``.
 
-    ``rotations`` are the distinct rotations. ``learned_norms`` are the lengths of the learned row of each position, ``learned_cosine`` the mean
-    cosine of rows at each distance. ``alibi_slopes`` is what a head's score loses a token of distance, before the softmax. What
+    ``rotations`` are the distinct rotations. ``learned_norms`` are the lengths of the learned row of each position, ``learned_cosine`` the
+    mean cosine of rows at each distance. ``alibi_slopes`` is what a head's score loses a token of distance, before the softmax. What
     the model does not have is None or empty. ``distances`` are in tokens.
     """
 

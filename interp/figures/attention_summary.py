@@ -30,7 +30,9 @@ def weights_heatmap(values: Float[np.ndarray, "layer pos"], tokens: Sequence[str
         xgap=1,
         ygap=1,
         hoverongaps=False,
-        hovertext=[[f"<b>{row}</b> at {style.short(token, 24)} ({pos})" for pos, token in enumerate(tokens)] for row in rows],
+        hovertext=[
+            [f"<b>{row}</b> at {style.short(token, 24)} ({pos})" for pos, token in enumerate(tokens)] for row in rows
+        ],
         hovertemplate=f"%{{hovertext}}<br>{TITLES[measure]}: %{{z:.3~g}}<extra></extra>",
     )
     return style.figure(

@@ -61,11 +61,16 @@ def pairs_histogram(shares: Mapping[str, Float[np.ndarray, " bin"]]) -> go.Figur
         )
         for index, (name, values) in enumerate(shares.items())
     ]
-    ticks = {"tickvals": np.linspace(-0.5, n_bins - 0.5, 9).tolist(), "ticktext": [f"{x:g}" for x in np.linspace(-1, 1, 9)]}
+    ticks = {
+        "tickvals": np.linspace(-0.5, n_bins - 0.5, 9).tolist(),
+        "ticktext": [f"{x:g}" for x in np.linspace(-1, 1, 9)],
+    }
     return style.figure(
         traces,
         height=280,
-        xaxis=style.index_axis([f"{middle:.3g}" for middle in middles], title="cosine of a random pair", automargin=True)
+        xaxis=style.index_axis(
+            [f"{middle:.3g}" for middle in middles], title="cosine of a random pair", automargin=True
+        )
         | ticks,
         yaxis=style.value_axis("share of pairs", rangemode="tozero"),
         showlegend=True,

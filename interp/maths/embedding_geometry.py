@@ -63,7 +63,7 @@ def rank_of(
 def analogy_query(
     a: Float[Tensor, " d_model"], b: Float[Tensor, " d_model"], c: Float[Tensor, " d_model"]
 ) -> Float[Tensor, " d_model"]:
-    """a - b + c of rows of length 1: the row nearest to it answers "b is to a as c is to ?" (Mikolov et al. 2013, 3CosAdd)."""
+    """The sum a - b + c of rows of length 1: the row nearest to it answers "b is to a as c is to ?" (Mikolov et al. 2013, 3CosAdd)."""
     return unit(a) - unit(b) + unit(c)
 
 

@@ -26,7 +26,11 @@ _BLOCK_ROLES: dict[str, tuple[str, str, str]] = {
     "mlp_in": ("MLP", "makes the hidden units from the stream", "the hidden units"),
     "down": ("MLP", "writes the hidden units to the stream", "what the MLP writes"),
     "router": ("router", "scores the experts for each token", "the scores"),
-    "experts": ("experts", "the MLPs of all experts, of which each token passes the chosen few", "what the experts put out"),
+    "experts": (
+        "experts",
+        "the MLPs of all experts, of which each token passes the chosen few",
+        "what the experts put out",
+    ),
     "shared_expert": ("experts", "an expert that every token passes", "what the shared expert puts out"),
     "mlp": ("MLP", "part of the MLP", "part of the MLP"),
     "attn": ("attention", "part of attention", "part of attention"),
@@ -35,7 +39,6 @@ _BLOCK_ROLES: dict[str, tuple[str, str, str]] = {
 """For each part of a block what it belongs to, what it does, and what a bias of it is added to.
 
 Where one lies inside another the innermost counts."""
-
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,12 @@ def _roles(atlas: Atlas) -> dict[str, _Role]:
         atlas.embed: (None, "embedding", both if atlas.tied_embeddings else start, "the embedding"),
     }
     if atlas.pos_embed:
-        roles[atlas.pos_embed] = (None, "positions", "has a row for each place, added to the embedding", "the embedding")
+        roles[atlas.pos_embed] = (
+            None,
+            "positions",
+            "has a row for each place, added to the embedding",
+            "the embedding",
+        )
     if atlas.embed_norm:
         roles[atlas.embed_norm] = (None, "norm", "scales the embeddings before the first block", "the embeddings")
     if atlas.ln_final:

@@ -5,6 +5,7 @@ from typing import Any
 from interp.figures.architecture import part_bars
 from interp.report.blocks import Axis, Picture, Section, Table, Version
 from interp.report.markup import Child, element, join
+from interp.report.sections.numbers import product
 from interp.sites import name_layers
 from interp.tokens import visible
 
@@ -49,9 +50,10 @@ def _tensors(result: Any) -> Table:
         stem, star, inside = group.pattern.partition("*.")
         stems |= {f"{stem}N" if star else ""}
         name = element("code", visible(inside if star else group.pattern))
-        shape = " × ".join(f"{size:,}" for size in group.shape)
-        rows.append([name, name_layers(group.layers), shape, f"{group.parameters:,}", group.role])
-    where = join([" Names in the layers start with ", element("code", visible(stem)), "."] if (stem := max(stems)) else [])
+        rows.append([name, name_layers(group.layers), product(group.shape), f"{group.parameters:,}", group.role])
+    where = join(
+        [" Names in the layers start with ", element("code", visible(stem)), "."] if (stem := max(stems)) else []
+    )
     caption = f"Every tensor: {result.parameters:,} parameters, {result.bytes:,} bytes in memory."
     return Table(
         columns=("tensor", "layers", "shape of each", "parameters, together", "what it does"),

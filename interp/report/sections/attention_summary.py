@@ -9,7 +9,7 @@ from interp.heads import Head
 from interp.report.arrays import Words
 from interp.report.blocks import Axis, Cells, Finding, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Child, join, token
-from interp.report.sections.numbers import percent
+from interp.report.sections.numbers import percent, product
 from interp.sites import name_layers
 
 _SWITCH = {"Read by later tokens": "received", "Weight on the first token": "first"}
@@ -17,11 +17,11 @@ _ROOM = 40_000
 """How many of the keys most read a page of 1 MB has room for."""
 _EDGES = 8
 _SITES = {
-    "attn.q": ("queries", "token × head × width"),
-    "attn.k": ("keys", "token × key/value head × width"),
-    "attn.v": ("values", "token × key/value head × width"),
-    "attn.pattern": ("pattern", "head × query × key"),
-    "attn.z": ("what the heads read", "token × head × width"),
+    "attn.q": ("queries", "token, head, width"),
+    "attn.k": ("keys", "token, key/value head, width"),
+    "attn.v": ("values", "token, key/value head, width"),
+    "attn.pattern": ("pattern", "head, query, key"),
+    "attn.z": ("what the heads read", "token, head, width"),
 }
 
 
@@ -30,8 +30,8 @@ def build(result: Any, prompt: str) -> Section | None:
     heads, kv_heads = len(result.kv_heads), len(set(result.kv_heads))
     groups = f" that share {kv_heads} sets of keys and values ([[GQA]])" if kv_heads < heads else ""
     lead = (
-        f"In each [[layer]] {heads} [[attention heads|attention head]]{groups} let a token read from itself and the tokens before it. The map "
-        "shows which tokens are read by later ones; a bright first column is an [[attention sink]]."
+        f"In each [[layer]] {heads} [[attention heads|attention head]]{groups} let a token read from itself and the tokens before it. The "
+        "map shows which tokens are read by later ones; a bright first column is an [[attention sink]]."
     )
     return Section(
         name="attention-summary",
@@ -75,7 +75,11 @@ def _keys(result: Any, prompt: str) -> LinkedTable:
     ]
     for rank in range(shown):
         words = Words(result.top_keys[..., rank].numpy(), texts)
-        cells = ("most read in between" if not rank else "then", words, result.top_weights[..., rank].double().numpy().round(2))
+        cells = (
+            "most read in between" if not rank else "then",
+            words,
+            result.top_weights[..., rank].double().numpy().round(2),
+        )
         lines.append(Line(cells=cells, rows=layers))
     return LinkedTable(
         columns=("the selected token reads", "", "mean weight of the heads"),
@@ -110,7 +114,7 @@ def _edges(result: Any) -> Table:
 
 def _shapes(result: Any) -> Table:
     rows: list[list[Child]] = [
-        [_SITES[kind][0], " × ".join(map(str, shape)), _SITES[kind][1]] for kind, shape in result.shapes.items()
+        [_SITES[kind][0], product(shape), _SITES[kind][1]] for kind, shape in result.shapes.items()
     ]
     return Table(columns=("", "shape", "axes"), rows=rows, caption="The shapes of one layer in this run")
 

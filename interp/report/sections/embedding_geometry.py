@@ -59,7 +59,14 @@ def _analogies(result: Any) -> Table:
         ranks = (analogy.rank, analogy.rank_with_inputs, analogy.rank_beside_first)
         rows.append([question, expected, first, *(f"{rank:,}" for rank in ranks)])
     return Table(
-        columns=("sum of rows", "expected", "nearest row", "rank of expected", "… of all rows", "… beside the first word"),
+        columns=(
+            "sum of rows",
+            "expected",
+            "nearest row",
+            "rank of expected",
+            "… of all rows",
+            "… beside the first word",
+        ),
         rows=rows,
         numeric=frozenset({3, 4, 5}),
         caption="Analogies on rows of length 1; rank 0 is nearest. The words of the sum are left out, but not in “of all rows”.",
@@ -89,7 +96,7 @@ def _interval(estimate: Any) -> str:
 def _findings(result: Any) -> tuple[Finding, ...]:
     mean, centred = result.random_pairs.mean, result.centred_pairs.root_mean_square
     text = (
-        f"Two random rows of the embedding have a cosine of {signed(mean.value)} on average ({mean.lower:.3f} to {mean.upper:.3f}); with the "
-        f"mean row taken off, the root mean square is {centred.value:.3f} where random directions have {brief(result.d_model**-0.5)}."
+        f"Two random rows of the embedding have a cosine of {signed(mean.value)} on average ({mean.lower:.3f} to {mean.upper:.3f}); with "
+        f"the mean row taken off, the root mean square is {centred.value:.3f} where random directions have {brief(result.d_model**-0.5)}."
     )
-    return (Finding(text=join([text]), rank=60),)
+    return (Finding(text=text, rank=60),)

@@ -3,7 +3,6 @@
 from typing import Any
 
 from interp.figures.expert_routing import share_heatmap
-from interp.report.arrays import Words
 from interp.report.blocks import Axis, Finding, Line, LinkedTable, Picture, Section, Version
 from interp.report.sections.numbers import percent
 
@@ -42,13 +41,12 @@ def _map(result: Any, prompt: str) -> Picture:
 
 
 def _choices(result: Any, prompt: str) -> LinkedTable:
-    texts = {expert: f"expert {expert}" for expert in range(result.scores.shape[2])}
     rows = tuple(range(len(result.layers)))
     lines = [
         Line(
             cells=(
                 "heaviest" if not choice else "then",
-                Words(result.chosen[..., choice].numpy(), texts),
+                result.chosen[..., choice].double().numpy(),
                 result.weights[..., choice].double().numpy().round(3),
             ),
             rows=rows,
@@ -69,7 +67,7 @@ def _findings(result: Any) -> tuple[Finding, ...]:
     place = int(share.argmax())
     row, expert = divmod(place, share.shape[1])
     text = (
-        f"The busiest expert is number {expert} of layer {result.layers[row]}: it gets {percent(float(share[row, expert]))} of that layer's "
-        f"weights, where an even load would be {percent(1 / share.shape[1])}."
+        f"The busiest expert is number {expert} of layer {result.layers[row]}: it gets {percent(float(share[row, expert]))} of that "
+        f"layer's weights, where an even load would be {percent(1 / share.shape[1])}."
     )
     return (Finding(text=text, rank=52),)

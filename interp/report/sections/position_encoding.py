@@ -30,9 +30,9 @@ def _lead(result: Any) -> str:
     if any(rotation.angles is not None for rotation in result.rotations):
         angles = next(rotation.angles for rotation in result.rotations if rotation.angles is not None).tolist()
         return (
-            f"Positions enter by rotation ([[RoPE]]): each layer turns {len(angles)} pairs of coordinates of every query and key, the fastest "
-            f"once in {brief(math.tau / angles[0])} tokens, the slowest once in {brief(math.tau / angles[-1])}. The product of the two then "
-            "depends on their distance alone, and the turning by itself makes near tokens match better than far ones."
+            f"Positions enter by rotation ([[RoPE]]): each layer turns {len(angles)} pairs of coordinates of every query and key, the "
+            f"fastest once in {brief(math.tau / angles[0])} tokens, the slowest once in {brief(math.tau / angles[-1])}. The product of the two "
+            "then depends on their distance alone, and the turning by itself makes near tokens match better than far ones."
         )
     if result.rotations:
         return "Positions enter by rotation ([[RoPE]]) inside the model's own attention, where it cannot be looked at on its own."
@@ -68,7 +68,7 @@ def _caption(result: Any) -> str:
     if result.rotations:
         return (
             "What the rotation alone leaves of q·k when query and key are the same vector, averaged over directions: the mean of "
-            "cos(distance × angle) over the coordinates of a head. What a head does with it depends on its own weights."
+            "cos(distance · angle) over the coordinates of a head. What a head does with it depends on its own weights."
         )
     if result.alibi_slopes is not None:
         return "What is added to a score by distance, one line for each head."
@@ -79,7 +79,9 @@ def _layers(result: Any) -> Table:
     far = _far(result)
     rows: list[list[Child]] = []
     for rotation in result.rotations:
-        turned = "not known" if rotation.angles is None else f"{2 * len(rotation.angles)} of {result.d_head} coordinates"
+        turned = (
+            "not known" if rotation.angles is None else f"{2 * len(rotation.angles)} of {result.d_head} coordinates"
+        )
         kept = ["–", "–"] if rotation.kept is None else [f"{rotation.kept[at]:.3f}" for at in (0, far)]  # noqa: RUF001
         rows.append([name_layers(rotation.layers), "rotation", turned, *kept])
     for scheme, words in (("alibi", "penalty on distance"), ("learned", "learned vectors"), ("none", "none")):

@@ -1,19 +1,29 @@
 """Tokens and ids: what the model reads in place of text."""
 
-from interp.report.blocks import Prompt, Section, Table
-from interp.report.markup import Child, element, token
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.figures import token_bars
+from interp.report.blocks import Axis, Picture, Prompt, Section, Table, Version
+from interp.report.markup import Child, Html, element, join, quoted, token
+from interp.tokens import Tokens
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 
 def build(prompt: Prompt, key: str) -> Section:
-    """The prompt as a strip of tokens to choose from, and as a table with ids and places in the text."""
+    """The prompt as a strip of tokens to choose from, the bytes of each, and a table with ids and places in the text."""
     tokens, count = prompt.tokens, len(prompt.tokens)
     strip = element("div", class_="strip", data_prompt=key, role="group", aria_label="Tokens of the prompt")
     rows: list[list[Child]] = []
-    for pos, (piece, number, span) in enumerate(zip(tokens.pieces, tokens.ids, tokens.spans, strict=True)):
+    for pos, (piece, number, size, span) in enumerate(
+        zip(tokens.pieces, tokens.ids, tokens.byte_counts, tokens.spans, strict=True)
+    ):
         place = "none of the text" if span is None else f"{span[0]} to {span[1]}"
-        rows.append(
-            [str(prompt.positions[pos]), token(piece), str(number), str(len(piece.encode(errors="replace"))), place]
-        )
+        rows.append([str(prompt.positions[pos]), token(piece), str(number), str(size), place])
     table = Table(
         columns=("position", "token", "id", "bytes", "characters of the prompt"),
         rows=rows,
@@ -23,7 +33,44 @@ def build(prompt: Prompt, key: str) -> Section:
         long=True,
     )
     lead = (
-        "The model reads numbers. The tokenizer cuts the text into [[tokens|token]] and looks up the id of each. "
+        "The model reads numbers. The tokenizer cuts the text into [[tokens|token]], pieces from a fixed list, and looks up the id of "
+        "each: a common word is one piece, and what is not on the list is cut into smaller ones. "
         "Choose a token here, or anywhere below, and every picture follows."
     )
-    return Section(name="tokens", title="Tokens and ids", label="Tokens", lead=lead, place=10, blocks=(strip, table))
+    picture = Picture(
+        versions={"bytes": Version(figure=_bytes(tokens), x=Axis(of="token"))},
+        caption="Bytes of text that each token stands for.",
+        prompt=key,
+    )
+    return Section(
+        name="tokens",
+        title="Tokens and ids",
+        label="Tokens",
+        lead=lead,
+        place=10,
+        blocks=(element("p", _count(tokens)), strip, picture, table),
+    )
+
+
+def _bytes(tokens: Tokens) -> "Figure":
+    return token_bars(np.array(tokens.byte_counts, dtype=np.float64), tokens.labels, unit="bytes")
+
+
+def _count(tokens: Tokens) -> Html:
+    """How many tokens this text takes, and the word that takes most."""
+    size, words = len(tokens.text.encode(errors="replace")), list(re.finditer(r"\S+", tokens.text))
+    count = f"This text takes {_of(len(tokens), 'token')} for {_of(len(words), 'word')} and {_of(size, 'byte')}"
+    pieces = [_covering(tokens, *word.span()) for word in words]
+    most = max(range(len(words)), key=lambda index: len(pieces[index]), default=None)
+    if most is None or len(pieces[most]) < 2:
+        return join([f"{count}; no word of it is cut."])
+    parts = join([token(tokens.pieces[pos]) for pos in pieces[most]], " ")
+    return join([f"{count}: ", quoted(words[most].group()), f" alone is cut into {len(pieces[most])}, ", parts, "."])
+
+
+def _covering(tokens: Tokens, start: int, end: int) -> list[int]:
+    return [pos for pos, span in enumerate(tokens.spans) if span is not None and span[0] < end and span[1] > start]
+
+
+def _of(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
