@@ -82,12 +82,15 @@ def _ids(tokenizer: Any, words: tuple[str, ...]) -> tuple[tuple[int, ...], tuple
     """The ids of the words as they stand inside a sentence, else as they stand at its start; else those that are several tokens."""
     if tokenizer is None:
         return (), words
-    inside, bare = ([_tokens(tokenizer, lead + word) for word in words] for lead in (" ", ""))
+    inside, bare = ([_id(tokenizer, lead + word) for word in words] for lead in (" ", ""))
     for form in (inside, bare):
-        if all(len(ids) == 1 for ids in form):
-            return tuple(ids[0] for ids in form), ()
-    return (), tuple(word for word, ids in zip(words, inside, strict=True) if len(ids) != 1)
+        ids = tuple(number for number in form if number is not None)
+        if len(ids) == len(words):
+            return ids, ()
+    return (), tuple(word for word, number in zip(words, inside, strict=True) if number is None)
 
 
-def _tokens(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def _id(tokenizer: Any, text: str) -> int | None:
+    """The id of a text that is one token of the vocabulary."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids[0] if len(ids) == 1 and ids[0] != tokenizer.unk_token_id else None

@@ -21,5 +21,5 @@ def brief(number: float) -> str:
 
 
 def product(sizes: Sequence[int]) -> str:
-    """The sizes of a shape, such as 10 × 9 × 64."""  # noqa: RUF002
+    """The sizes of a shape, such as 10 × 9 × 64."""
     return " × ".join(f"{size:,}" for size in sizes)  # noqa: RUF001
