@@ -32,9 +32,9 @@ def _lead(result: Any) -> str:
         turning, layers = result.schemes.count("rotary"), len(result.schemes)
         where = f"all {layers} layers" if turning == layers else f"{turning} of {layers} layers"
         return (
-            f"Positions enter by rotation ([[RoPE]]): {where} turn {len(angles)} pairs of coordinates of every query and key, the fastest "
-            f"once in {brief(math.tau / angles[0])} tokens, the slowest once in {brief(math.tau / angles[-1])}. The product of the two then "
-            "depends on their distance, and the turning by itself makes near tokens match better than far ones."
+            f"Positions enter by rotation ([[RoPE]]): {where} turn {len(angles)} pairs of coordinates of each query and key, the fastest "
+            f"once in {brief(math.tau / angles[0])} tokens, the slowest once in {brief(math.tau / angles[-1])}. Their product then depends "
+            "on their distance, and the turning by itself makes near tokens match better than far ones."
         )
     if result.rotations:
         return "Positions enter by rotation ([[RoPE]]) inside the model's own attention, where it cannot be looked at on its own."
