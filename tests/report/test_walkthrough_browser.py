@@ -28,7 +28,7 @@ def choose_all(page: Page, section: str) -> None:
 
 def test_every_version_draws_and_nothing_is_asked_for(page: Page) -> None:
     page.draw_all()
-    for section in ("tokens", "embedding-geometry", "positions", "attention-summary", "experts", "tensors"):
+    for section in ("embedding-geometry", "positions", "attention-summary", "experts", "tensors"):
         assert page.run(f"document.querySelectorAll('#{section} .js-plotly-plot').length") >= 1, section
         choose_all(page, section)
     assert page.problems == []

@@ -1,21 +1,14 @@
 """Tokens and ids: what the model reads in place of text."""
 
 import re
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from interp.figures import token_bars
-from interp.report.blocks import Axis, Picture, Prompt, Section, Table, Version
+from interp.report.blocks import Prompt, Section, Table
 from interp.report.markup import Child, Html, element, join, quoted, token
 from interp.tokens import Tokens
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
 
 def build(prompt: Prompt, key: str) -> Section:
-    """The prompt as a strip of tokens to choose from, the bytes of each, and a table with ids and places in the text."""
+    """The prompt as a strip of tokens to choose from, how its words are cut, and a table with ids, bytes and places in the text."""
     tokens, count = prompt.tokens, len(prompt.tokens)
     strip = element("div", class_="strip", data_prompt=key, role="group", aria_label="Tokens of the prompt")
     rows: list[list[Child]] = []
@@ -37,23 +30,14 @@ def build(prompt: Prompt, key: str) -> Section:
         "each: a common word is one piece, and what is not on the list is cut into smaller ones. "
         "Choose a token here, or anywhere below, and every picture follows."
     )
-    picture = Picture(
-        versions={"bytes": Version(figure=_bytes(tokens), x=Axis(of="token"))},
-        caption="Bytes of text that each token stands for.",
-        prompt=key,
-    )
     return Section(
         name="tokens",
         title="Tokens and ids",
         label="Tokens",
         lead=lead,
         place=10,
-        blocks=(element("p", _count(tokens)), strip, picture, table),
+        blocks=(element("p", _count(tokens)), strip, table),
     )
-
-
-def _bytes(tokens: Tokens) -> "Figure":
-    return token_bars(np.array(tokens.byte_counts, dtype=np.float64), tokens.labels, unit="bytes")
 
 
 def _count(tokens: Tokens) -> Html:
