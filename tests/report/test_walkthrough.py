@@ -101,6 +101,11 @@ def test_words_and_bytes_are_counted():
     assert "takes 8 tokens for 4 words and 21 bytes: Naomi? alone is cut into 3, ␣Na omi ?." in outline.text
     whole = Outline(report([samples.lens(("one", " two"), layers=2)]).html())
     assert "2 tokens for 2 words and 7 bytes; no word of it is cut" in whole.text
+    long = Outline(report([samples.lens((" a", *(["bcdef"] * 20)), layers=2)]).html())
+    assert (
+        f"21 tokens for 1 word and 102 bytes: {('a' + 'bcdef' * 8)[:40]}… alone is cut into 21, ␣a bcdef" in long.text
+    )
+    assert "bcdef …." in long.text
 
 
 def test_an_analogy_of_unknown_words_says_so():

@@ -1,10 +1,15 @@
 """Tokens and ids: what the model reads in place of text."""
 
 import re
+from bisect import bisect_right
+from collections.abc import Sequence
 
 from interp.report.blocks import Prompt, Section, Table
 from interp.report.markup import Child, Html, element, join, quoted, token
 from interp.tokens import Tokens
+
+_SHOWN, _LONG = 12, 40
+"""Of the word that takes most tokens: how many of these, and how many of its characters, are shown."""
 
 
 def build(prompt: Prompt, key: str) -> Section:
@@ -44,16 +49,27 @@ def _count(tokens: Tokens) -> Html:
     """How many tokens this text takes, and the word that takes most."""
     size, words = len(tokens.text.encode(errors="replace")), list(re.finditer(r"\S+", tokens.text))
     count = f"This text takes {_of(len(tokens), 'token')} for {_of(len(words), 'word')} and {_of(size, 'byte')}"
-    pieces = [_covering(tokens, *word.span()) for word in words]
-    most = max(range(len(words)), key=lambda index: len(pieces[index]), default=None)
-    if most is None or len(pieces[most]) < 2:
+    places = _places(tokens, words)
+    most = max(range(len(words)), key=lambda index: len(places[index]), default=None)
+    if most is None or len(places[most]) < 2:
         return join([f"{count}; no word of it is cut."])
-    parts = join([token(tokens.pieces[pos]) for pos in pieces[most]], " ")
-    return join([f"{count}: ", quoted(words[most].group()), f" alone is cut into {len(pieces[most])}, ", parts, "."])
+    word, held = words[most].group(), [token(tokens.pieces[pos]) for pos in places[most]]
+    parts = join(held if len(held) <= _SHOWN else [*held[:_SHOWN], "…"], " ")
+    name = quoted(word if len(word) <= _LONG else word[:_LONG] + "…")
+    return join([f"{count}: ", name, f" alone is cut into {len(held)}, ", parts, "."])
 
 
-def _covering(tokens: Tokens, start: int, end: int) -> list[int]:
-    return [pos for pos, span in enumerate(tokens.spans) if span is not None and span[0] < end and span[1] > start]
+def _places(tokens: Tokens, words: Sequence[re.Match[str]]) -> list[list[int]]:
+    """The tokens that hold some of each word."""
+    ends = [word.end() for word in words]
+    places: list[list[int]] = [[] for _ in words]
+    for pos, span in enumerate(tokens.spans):
+        start, end = span or (0, 0)
+        index = bisect_right(ends, start)
+        while index < len(words) and words[index].start() < end:
+            places[index].append(pos)
+            index += 1
+    return places
 
 
 def _of(count: int, noun: str) -> str:
