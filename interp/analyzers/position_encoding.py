@@ -134,7 +134,7 @@ def position_encoding(model: Model, *, longest: int | None = None) -> PositionEn
         distances=distances,
         rotations=_rotations(model, distances),
         learned_norms=None if learned is None else learned.float().norm(dim=-1).cpu(),
-        learned_cosine=None if learned is None else cosine_by_distance(learned, distances).cpu(),
+        learned_cosine=None if learned is None else cosine_by_distance(learned.cpu(), distances),
         alibi_slopes=None if slopes is None else slopes.cpu(),
     )
 
@@ -160,11 +160,13 @@ def _rotations(model: Model, distances: Int[Tensor, " distance"]) -> tuple[Rotat
     found = []
     for step, layers in groups:
         turned = None if step is None else rotations(model.hf, model.atlas, layers[0], [0, *distances.tolist()])
-        if step is None or turned is None:
-            found.append(Rotation(layers=tuple(layers), angles=None, kept=None))
-            continue
-        kept = kept_by_rotation(turned)[1:]
-        found.append(Rotation(layers=tuple(layers), angles=turning_angles(step[0]).cpu(), kept=kept.cpu()))
+        found.append(
+            Rotation(
+                layers=tuple(layers),
+                angles=None if step is None else turning_angles(step[0].cpu()),
+                kept=None if turned is None else kept_by_rotation(turned.cpu())[1:],
+            )
+        )
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ def part_bars(parameters: Mapping[str, int]) -> go.Figure:
         x=list(parameters.values()),
         y=list(range(len(labels))),
         orientation="h",
-        text=[f"{count / total:.1%}" for count in parameters.values()],
+        text=[_share(count / total) for count in parameters.values()],
         textposition="auto",
         marker={"color": style.BLUE, "line": {"width": 0}},
         hovertemplate="%{x:,} parameters<extra></extra>",
@@ -27,3 +27,7 @@ def part_bars(parameters: Mapping[str, int]) -> go.Figure:
         xaxis=style.value_axis("parameters", rangemode="tozero"),
         yaxis=style.index_axis(labels, automargin=True, range=[len(labels) - 0.5, -0.5]),
     )
+
+
+def _share(part: float) -> str:
+    return f"{part:.1%}" if part >= 0.001 else f"{100 * part:.2g}%"

@@ -30,7 +30,7 @@ def build(result: Any, prompt: str) -> Section | None:
 
 
 def _sizes(result: Any) -> str:
-    kv = "" if result.n_kv_heads == result.n_heads else f" and {result.n_kv_heads} of keys and values"
+    kv = "" if result.n_kv_heads == result.n_heads else f" ({result.n_kv_heads} of keys and values)"
     words = [
         f"{result.n_layers} [[layers|layer]] on a [[residual stream]] {result.d_model:,} wide",
         f"{result.n_heads} [[heads|attention head]] of width {result.d_head}{kv} in each",
@@ -44,20 +44,18 @@ def _sizes(result: Any) -> str:
 
 
 def _tensors(result: Any) -> Table:
+    groups = result.groups()
     rows: list[list[Child]] = []
-    stems = set()
-    for group in result.groups():
-        stem, star, inside = group.pattern.partition("*.")
-        stems |= {f"{stem}N" if star else ""}
-        name = element("code", visible(inside if star else group.pattern))
+    for group in groups:
+        _, star, inside = group.pattern.partition("*.")
+        name = element("code", visible(inside if star else group.pattern), style="white-space:nowrap")
         rows.append([name, name_layers(group.layers), product(group.shape), f"{group.parameters:,}", group.role])
-    where = join(
-        [" Names in the layers start with ", element("code", visible(stem)), "."] if (stem := max(stems)) else []
-    )
-    caption = f"Every tensor: {result.parameters:,} parameters, {result.bytes:,} bytes in memory."
+    caption: list[Child] = [f"Every tensor: {result.parameters:,} parameters, {result.bytes:,} bytes in memory."]
+    if stem := next((stem for stem, star, _ in (group.pattern.partition("*.") for group in groups) if star), ""):
+        caption += [" Names in the layers start with ", element("code", visible(f"{stem}N"))]
     return Table(
         columns=("tensor", "layers", "shape of each", "parameters, together", "what it does"),
         rows=rows,
         numeric=frozenset({3}),
-        caption=join([caption, where]),
+        caption=join(caption),
     )
