@@ -1,5 +1,6 @@
 """Analogies between rows of an embedding matrix (Mikolov et al. 2013): does king - man + woman come out at queen?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.maths.embedding_geometry import analogy_query, nearest_rows, rank_of
+from interp.maths.embedding_geometry import analogy_query, cosines_to_rows, rank_of
+from interp.maths.ranking import top_lowest_first
 
 ANALOGIES = (
     ("king", "man", "woman", "queen"),
@@ -45,36 +47,61 @@ class Analogy:
 
 
 def solve(
-    tokenizer: Any, matrix: Float[Tensor, "d_vocab d_model"], words: tuple[str, str, str, str], k: int
+    tokenizer: Any, matrix: Float[Tensor, "d_vocab d_model"], analogies: Sequence[tuple[str, str, str, str]], k: int
+) -> tuple[Analogy, ...]:
+    """Each analogy with the ``k`` rows nearest to its sum, or with the words that keep it from being asked."""
+    read = [_ids(tokenizer, words) for words in analogies]
+    asked = [ids for ids, cut in read if not cut]
+    # Of each the sum and its first word alone, all in one pass over the matrix.
+    sums = [analogy_query(matrix[a], matrix[b], matrix[c]) for a, b, c, _ in asked]
+    queries = [*sums, *(matrix[a].float() for a, *_ in asked)]
+    cosines = cosines_to_rows(matrix, torch.stack(queries)) if asked else matrix.new_empty(0, len(matrix))
+    places = iter(range(len(asked)))
+    found = []
+    for words, (ids, cut) in zip(analogies, read, strict=True):
+        if cut:
+            found.append(_not_asked(words, cut))
+        else:
+            place = next(places)
+            found.append(_asked(words, ids, cosines[place], cosines[len(asked) + place], k))
+    return tuple(found)
+
+
+def _asked(
+    words: tuple[str, str, str, str],
+    ids: tuple[int, ...],
+    to_sum: Float[Tensor, " d_vocab"],
+    to_first: Float[Tensor, " d_vocab"],
+    k: int,
 ) -> Analogy:
-    """One analogy, or the words that keep it from being asked."""
-    ids, cut = _ids(tokenizer, words)
-    if cut:
-        return Analogy(
-            words=words,
-            ids=(),
-            not_one_token=cut,
-            cosine=None,
-            rank=None,
-            rank_with_inputs=None,
-            rank_beside_first=None,
-            nearest_ids=(),
-            nearest_cosines=(),
-        )
-    a, b, c, expected = ids
-    query = analogy_query(matrix[a], matrix[b], matrix[c])
-    inputs = torch.tensor([a, b, c], device=matrix.device)
-    cosines, nearest = nearest_rows(matrix, query[None], min(k, len(matrix) - 3), leave_out=inputs[None])
+    expected = ids[3]
+    inputs = torch.tensor(ids[:3], device=to_sum.device)
+    left = to_sum.index_fill(0, inputs, -torch.inf)
+    best, nearest = top_lowest_first(left[None], min(k, len(left) - len(inputs.unique())))
     return Analogy(
         words=words,
         ids=ids,
         not_one_token=(),
-        cosine=float(torch.nn.functional.cosine_similarity(query, matrix[expected].float(), dim=0)),
-        rank=rank_of(matrix, query, expected, inputs),
-        rank_with_inputs=rank_of(matrix, query, expected, inputs[:0]),
-        rank_beside_first=rank_of(matrix, matrix[a], expected, inputs),
+        cosine=float(to_sum[expected]),
+        rank=rank_of(to_sum, expected, inputs),
+        rank_with_inputs=rank_of(to_sum, expected, inputs[:0]),
+        rank_beside_first=rank_of(to_first, expected, inputs),
         nearest_ids=tuple(nearest[0].tolist()),
-        nearest_cosines=tuple(cosines[0].tolist()),
+        nearest_cosines=tuple(best[0].tolist()),
+    )
+
+
+def _not_asked(words: tuple[str, str, str, str], cut: tuple[str, ...]) -> Analogy:
+    return Analogy(
+        words=words,
+        ids=(),
+        not_one_token=cut,
+        cosine=None,
+        rank=None,
+        rank_with_inputs=None,
+        rank_beside_first=None,
+        nearest_ids=(),
+        nearest_cosines=(),
     )
 
 

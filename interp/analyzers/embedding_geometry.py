@@ -163,7 +163,7 @@ def embedding_geometry(
         pair_cosines(matrix, there, pairs, torch.Generator().manual_seed(seed), origin=origin, confidence=confidence)
         for origin in (None, mean_row(matrix))
     )
-    solved = tuple(solve(model.tokenizer, matrix, words, k) for words in analogies)
+    solved = solve(model.tokenizer, matrix, analogies, k)
     named = [*ids.flatten().tolist(), *(number for analogy in solved for number in analogy.nearest_ids)]
     return EmbeddingGeometryResult(
         provenance=model.provenance(seed=seed),

@@ -44,20 +44,17 @@ def nearest_rows(
     return best, ids
 
 
-def rank_of(
-    matrix: Float[Tensor, "d_vocab d_model"],
-    query: Float[Tensor, " d_model"],
-    row: int,
-    leave_out: Int[Tensor, " _"],
-) -> int:
-    """How many rows have a greater cosine to the query than ``row``, those in ``leave_out`` not counted: 0 is the nearest."""
-    # Alone, as in the sweep: the same product in the same shape, so that a row does not beat itself by rounding.
-    at = row - row % BLOCK
-    own = next(cosines for start, cosines in _cosines(matrix, query[None]) if start == at)[0, row - at]
-    greater = 0
-    for start, cosines in _cosines(matrix, query[None]):
-        greater += int((_without(cosines, start, leave_out[None]) > own).sum())
-    return greater
+def cosines_to_rows(
+    matrix: Float[Tensor, "d_vocab d_model"], queries: Float[Tensor, "row d_model"]
+) -> Float[Tensor, "row d_vocab"]:
+    """The cosine of each query with every row of the matrix; for a few queries."""
+    return torch.cat([cosines for _, cosines in _cosines(matrix, queries)], 1)
+
+
+def rank_of(cosines: Float[Tensor, " d_vocab"], row: int, leave_out: Int[Tensor, " _"]) -> int:
+    """How many rows have a greater cosine than ``row``, those in ``leave_out`` not counted: 0 is the nearest."""
+    greater = cosines > cosines[row]
+    return int(greater.sum() - greater[leave_out].sum())
 
 
 def analogy_query(
@@ -75,7 +72,7 @@ def mean_row(matrix: Float[Tensor, "d_vocab d_model"]) -> Float[Tensor, " d_mode
     return total / len(matrix)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PairCosines:
     """Cosines of random pairs of rows: their mean, their root mean square, and their numbers in ``BINS`` even bins from -1 to 1."""
 
