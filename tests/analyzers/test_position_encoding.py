@@ -7,8 +7,10 @@ from interp.analyzers.position_encoding import PositionEncodingResult, position_
 from interp.errors import UsageError
 from interp.maths.position_encoding import turning_angles
 from interp.results import load_result
+from interp.runner.model import Model
 from interp.sites import name_layers, read_layers
 from oracles import position_encoding as oracle
+from tiny_models import build
 
 ROTARY = {
     "llama": (10000.0, 8, 8),
@@ -65,9 +67,6 @@ def test_alibi_slopes_are_the_papers_and_the_runs(family, name):
 
 
 def test_falcons_alibi_is_scaled():
-    from interp.runner.model import Model
-    from tiny_models import build
-
     model = Model(build("falcon_rw"))
     got = position_encoding(model)
     scaled = [slope / model.atlas.d_head**0.5 for slope in oracle.alibi_slopes(4)]
@@ -88,14 +87,16 @@ def test_learned_rows_are_those_of_a_run(family, ids, name, rows):
         assert float(got.learned_cosine[place]) == pytest.approx(oracle.cosine_at(table, distance), abs=1e-5)
 
 
-def test_layers_differ_where_the_model_says_so(family):
-    local = position_encoding(family("gemma3_text"))
-    assert len(local.rotations) == len({rotation.angles[-1].item() for rotation in local.rotations})
-    assert sorted(layer for rotation in local.rotations for layer in rotation.layers) == list(range(3))
-    mixed = position_encoding(family("smollm3"))
-    assert [scheme == "rotary" for scheme in mixed.schemes] == [
-        block.rotary for block in family("smollm3").atlas.blocks
-    ]
+def test_layers_differ_where_the_model_says_so():
+    """Gemma 3 turns more slowly in its global layers; EXAONE 4 has layers without positions."""
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    local, whole = position_encoding(Model(build("gemma3_text", layer_types=kinds))).rotations
+    assert (local.layers, whole.layers) == ((0, 2), (1,))
+    bases = {"sliding": 10_000.0, "full": 1_000_000.0}
+    assert local.angles.tolist() == pytest.approx(oracle.rope_angles(bases["sliding"], 16), rel=1e-4)
+    assert whole.angles.tolist() == pytest.approx(oracle.rope_angles(bases["full"], 16), rel=1e-4)
+    mixed = position_encoding(Model(build("exaone4")))
+    assert mixed.schemes == ("rotary", "none", "rotary")
 
 
 def test_a_rotation_that_cannot_be_called_is_said_to_be_unknown(family):

@@ -14,10 +14,15 @@ from interp.tokens import visible
 from report import samples
 from report.samples import HOSTILE
 from report.test_page import Outline, data_of
+from report.test_size import TEXT
 from tiny_models import build
 
 PROMPT = "The Eiffel Tower is located in the city of"
 IDS = [5, 9, 33, 71, 12, 44, 8, 90, 17, 3]
+
+
+ROOM = 80_000
+"""Bytes of a page that the tokens and the walkthrough's first half may take about 256 tokens; the rest has its own limit."""
 
 
 def walkthrough(model: Model, prompt) -> list[Result]:
@@ -151,3 +156,13 @@ def test_the_figures_on_the_page_are_the_models(model):
         assert row[9] is None
     parts = pictures["parameters"]["base"]["data"][0]
     assert sum(parts["x"]) == pytest.approx(total, rel=1e-3)
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_a_long_prompt_takes_little_room(model):
+    prompt = model.tokenizer.decode(model.tokenizer(TEXT)["input_ids"][:256])
+    results = walkthrough(model, prompt)
+    assert len(results[0].tokens) == 256
+    bare = len(report([results[1]]).html().encode())
+    assert len(report(results).html().encode()) - bare < ROOM
