@@ -61,6 +61,14 @@ def test_the_order_is_that_of_the_data(tiny_results):
     assert [name for name in ids if name in walk] == walk
 
 
+def test_saved_results_give_the_same_page(tiny_results, tmp_path):
+    loaded = []
+    for index, result in enumerate(tiny_results):
+        result.save(tmp_path / f"{index}.safetensors")
+        loaded.append(interp.load_result(tmp_path / f"{index}.safetensors"))
+    assert report(loaded).html() == report(tiny_results).html()
+
+
 @pytest.mark.parametrize("start", range(0, len(HOSTILE), 9))
 def test_hostile_text_is_inert_and_shown(tiny_results, start):
     """Nine strings at a time in the places of tokens, neighbours, words of an analogy and tensors; and the model's name."""

@@ -113,8 +113,9 @@ def _edges(result: Any) -> Table:
 
 
 def _shapes(result: Any) -> Table:
+    shapes = result.shapes
     rows: list[list[Child]] = [
-        [_SITES[kind][0], product(shape), _SITES[kind][1]] for kind, shape in result.shapes.items()
+        [words, product(shapes[kind]), axes] for kind, (words, axes) in _SITES.items() if kind in shapes
     ]
     return Table(columns=("", "shape", "axes"), rows=rows, caption="The shapes of one layer in this run")
 
