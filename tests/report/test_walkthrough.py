@@ -111,14 +111,17 @@ def test_words_and_bytes_are_counted():
     tokens = replace(tokens, text=text, spans=spans)
     assert sum(tokens.byte_counts) == len(text.encode())
     outline = Outline(report([samples.lens(pieces, layers=2, tokens=tokens)]).html())
-    assert "takes 8 tokens for 4 words and 21 bytes: Naomi? alone is cut into 3, ␣Na omi ?." in outline.text
-    whole = Outline(report([samples.lens(("one", " two"), layers=2)]).html())
-    assert "2 tokens for 2 words and 7 bytes; no word of it is cut" in whole.text
-    long = Outline(report([samples.lens((" a", *(["bcdef"] * 20)), layers=2)]).html())
     assert (
-        f"21 tokens for 1 word and 102 bytes: {('a' + 'bcdef' * 8)[:40]}… alone is cut into 21, ␣a bcdef" in long.text
+        "8 tokens for 4 words and 21 bytes. The word that takes most is Naomi?: 3 tokens, ␣Na + omi + ?."
+        in outline.text
     )
-    assert "bcdef …." in long.text
+    whole = Outline(report([samples.lens(("one", " two"), layers=2)]).html())
+    assert "2 tokens for 2 words and 7 bytes. The word that takes most is one: 1 token, one." in whole.text
+    long = Outline(report([samples.lens((" a", *(["bcdef"] * 20)), layers=2)]).html())
+    word = ("a" + "bcdef" * 8)[:40]
+    assert f"102 bytes. The word that takes most is {word}…: 21 tokens, ␣a + bcdef" in long.text
+    assert "bcdef + …." in long.text
+    assert "2 tokens for 0 words and 2 bytes." in Outline(report([samples.lens((" ", " "), layers=2)]).html()).text
 
 
 def test_an_analogy_of_unknown_words_says_so():

@@ -5,7 +5,7 @@ from typing import Any
 from interp.figures.architecture import part_bars
 from interp.report.blocks import Axis, Picture, Section, Table, Version
 from interp.report.markup import Child, element, join
-from interp.report.sections.numbers import product
+from interp.report.sections.shapes import product
 from interp.sites import name_layers
 from interp.tokens import visible
 

@@ -9,7 +9,8 @@ from interp.heads import Head
 from interp.report.arrays import Words
 from interp.report.blocks import Axis, Cells, Finding, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Child, join, token
-from interp.report.sections.numbers import percent, product
+from interp.report.sections.numbers import percent
+from interp.report.sections.shapes import product
 from interp.sites import name_layers
 
 _SWITCH = {"Read by later tokens": "received", "Weight on the first token": "first"}

@@ -1,7 +1,5 @@
 """Numbers as the page writes them."""
 
-from collections.abc import Sequence
-
 
 def percent(probability: float) -> str:
     """A probability as a percentage that keeps small ones apart from zero."""
@@ -18,8 +16,3 @@ def signed(value: float, digits: int = 3) -> str:
 def brief(number: float) -> str:
     """A number in three digits, large ones without an exponent."""
     return f"{number:,.0f}" if 1000 <= abs(number) < 1e6 else f"{number:.3g}"
-
-
-def product(sizes: Sequence[int]) -> str:
-    """The sizes of a shape, such as 10 × 9 × 64."""
-    return " × ".join(f"{size:,}" for size in sizes)  # noqa: RUF001

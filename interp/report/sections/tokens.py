@@ -48,15 +48,17 @@ def build(prompt: Prompt, key: str) -> Section:
 def _count(tokens: Tokens) -> Html:
     """How many tokens this text takes, and the word that takes most."""
     size, words = len(tokens.text.encode(errors="replace")), list(re.finditer(r"\S+", tokens.text))
-    count = f"This text takes {_of(len(tokens), 'token')} for {_of(len(words), 'word')} and {_of(size, 'byte')}"
+    count = f"This text takes {_of(len(tokens), 'token')} for {_of(len(words), 'word')} and {_of(size, 'byte')}."
+    if not words:
+        return join([count])
     places = _places(tokens, words)
-    most = max(range(len(words)), key=lambda index: len(places[index]), default=None)
-    if most is None or len(places[most]) < 2:
-        return join([f"{count}; no word of it is cut."])
-    word, held = words[most].group(), [token(tokens.pieces[pos]) for pos in places[most]]
-    parts = join(held if len(held) <= _SHOWN else [*held[:_SHOWN], "…"], " ")
+    most = max(range(len(words)), key=lambda index: len(places[index]))
+    word, held = words[most].group(), [tokens.labels[pos] for pos in places[most]]
     name = quoted(word if len(word) <= _LONG else word[:_LONG] + "…")
-    return join([f"{count}: ", name, f" alone is cut into {len(held)}, ", parts, "."])
+    parts = " + ".join(held if len(held) <= _SHOWN else [*held[:_SHOWN], "…"])
+    return join(
+        [f"{count} The word that takes most is ", name, f": {_of(len(held), 'token')}, ", element("bdi", parts), "."]
+    )
 
 
 def _places(tokens: Tokens, words: Sequence[re.Match[str]]) -> list[list[int]]:
