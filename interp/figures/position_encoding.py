@@ -14,10 +14,13 @@ _FULL_TURN = 2 * np.pi
 def distance_curves(
     curves: Mapping[str, Float[np.ndarray, " distance"]], distances: Int[np.ndarray, " distance"], *, unit: str
 ) -> go.Figure:
-    """Lines over the distance between query and key (log scale), one for each entry."""
+    """Lines over the distance between query and key, one for each entry.
+
+    Distances stand at even steps, however far apart they are: of those that rise like powers, the axis is close to a logarithmic one.
+    """
     traces = [
         go.Scatter(
-            x=distances,
+            x=list(range(len(distances))),
             y=np.round(values, 4),
             name=style.safe(name),
             mode="lines",
@@ -26,7 +29,11 @@ def distance_curves(
         )
         for index, (name, values) in enumerate(curves.items())
     ]
-    axis = style.value_axis("distance (tokens, log scale)", type="log", dtick=1)
+    marks = [place for place, distance in enumerate(distances.tolist()) if _is_round(distance)]
+    axis = style.index_axis(
+        [str(distance) for distance in distances.tolist()], title="distance (tokens)", automargin=True
+    )
+    axis |= {"tickvals": marks, "ticktext": [f"{int(distances[place]):,}" for place in marks]}
     return style.figure(
         traces,
         height=280,
@@ -54,3 +61,8 @@ def wavelength_bars(angles: Float[np.ndarray, " turn"]) -> go.Figure:
         xaxis=style.index_axis(labels, title="pair of coordinates", automargin=True),
         yaxis=style.value_axis("tokens for a full turn (log scale)", type="log", dtick=1),
     )
+
+
+def _is_round(distance: int) -> bool:
+    """1, 10, 100, and so on."""
+    return set(str(distance)) <= {"0", "1"} and str(distance).count("1") == 1

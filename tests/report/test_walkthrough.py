@@ -156,7 +156,9 @@ def test_the_figures_on_the_page_are_the_models(model):
     assert [data.planes[neighbours["cells"]["best"][0]][rank][3] for rank in range(5)] == nearest
     kept = pictures["By distance"]["base"]["data"][0]
     theta = hf.config.rope_parameters["rope_theta"] ** (-torch.arange(0, 64, 2, dtype=torch.float64) / 64)
-    for distance, value in zip(kept["x"], kept["y"], strict=True):
+    distances = pictures["By distance"]["options"][0]["x"]["labels"]
+    assert kept["x"] == list(range(len(distances)))
+    for distance, value in zip(map(int, distances), kept["y"], strict=True):
         assert value == pytest.approx(float((distance * theta).cos().mean()), abs=1e-3)
     read = pictures["Read by later tokens"]["base"]["data"][0]
     hf_again = model.run(PROMPT, ["attn.pattern"]).cache
