@@ -61,8 +61,8 @@ def report(
 ) -> None:
     """Run a prompt and write one HTML file about it.
 
-    The page holds the tokens, the residual story, the logit lens, what each component adds to the answer, and where the figures
-    come from. It opens offline and makes no request.
+    The page holds the tokens, the embeddings, positions, who reads whom, the residual story, the logit lens, what each component adds
+    to the answer, the tensors of the model, and where the figures come from. It opens offline and makes no request.
     """
     check_writable(output, (".html",))
     speaker = Output(command="report", as_json=as_json, quiet=quiet)
@@ -91,17 +91,26 @@ def report(
 
 
 def _analyse(speaker: Output, model: Any, prompt: Any, target: str | None) -> "list[Result]":
-    """The analyses that the page is about, in the order the data moves; losses need a second token."""
+    """The analyses that the page is about, in the order the data moves; those that the model has nothing for are left out."""
     import interp
 
+    shown = len(model.sites.available.get("attn.pattern", ())) == model.atlas.n_layers
+    if not shown:
+        model.notify("this model shows no attention patterns, so the page does not say who reads whom")
+    routed = any(block.router for block in model.atlas.blocks)
     todo = (
         ("residual story", lambda: interp.residual_story(model, prompt)),
+        ("embeddings", lambda: interp.embedding_geometry(model, prompt)),
+        ("positions", lambda: interp.position_encoding(model)),
+        *((("attention", lambda: interp.attention_summary(model, prompt)),) if shown else ()),
+        *((("experts", lambda: interp.expert_routing(model, prompt)),) if routed else ()),
         ("logit lens", lambda: interp.logit_lens(model, prompt, target=target)),
         ("attribution", lambda: interp.direct_logit_attribution(model, prompt, target=target)),
         ("logits", lambda: interp.next_token_logits(model, prompt)),
         ("decoding choices", lambda: interp.decoding_choices(model, prompt)),
         ("generation", lambda: model.generate(prompt, max_new_tokens=GENERATED)),
         *([("losses", lambda: interp.token_losses(model, prompt))] if len(model.tokens(prompt)) > 1 else []),
+        ("tensors", lambda: interp.architecture(model)),
     )
     results: list[Result] = []
     with speaker.progress() as step:

@@ -13,12 +13,16 @@ from interp._version import __version__
 if TYPE_CHECKING:
     from interp.analyzers.ablation import ablation
     from interp.analyzers.activation_patching import activation_patching
+    from interp.analyzers.architecture import architecture
     from interp.analyzers.attention_patterns import attention_patterns
+    from interp.analyzers.attention_summary import attention_summary
     from interp.analyzers.attribution_patching import attribution_patching
     from interp.analyzers.causal_trace import causal_trace
     from interp.analyzers.decoding_choices import decoding_choices
     from interp.analyzers.detect_head import detect_head
     from interp.analyzers.direct_logit_attribution import direct_logit_attribution
+    from interp.analyzers.embedding_geometry import embedding_geometry
+    from interp.analyzers.expert_routing import expert_routing
     from interp.analyzers.head_circuits import head_circuits
     from interp.analyzers.head_composition import head_composition
     from interp.analyzers.head_profiles import head_profiles
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from interp.analyzers.logit_lens import logit_lens
     from interp.analyzers.next_token_logits import next_token_logits
     from interp.analyzers.path_patching import path_patching
+    from interp.analyzers.position_encoding import position_encoding
     from interp.analyzers.residual_story import residual_story
     from interp.analyzers.token_losses import token_losses
     from interp.analyzers.tuned_lens import TunedLens, fit_tuned_lens
@@ -59,6 +64,11 @@ _HOME = {
     "Conversation": "interp.prompts",
     "Fact": "interp.prompts",
     "residual_story": "interp.analyzers.residual_story",
+    "embedding_geometry": "interp.analyzers.embedding_geometry",
+    "position_encoding": "interp.analyzers.position_encoding",
+    "attention_summary": "interp.analyzers.attention_summary",
+    "expert_routing": "interp.analyzers.expert_routing",
+    "architecture": "interp.analyzers.architecture",
     "logit_lens": "interp.analyzers.logit_lens",
     "attention_patterns": "interp.analyzers.attention_patterns",
     "head_profiles": "interp.analyzers.head_profiles",
@@ -113,6 +123,11 @@ __all__ = [
     "Conversation",
     "Fact",
     "residual_story",
+    "embedding_geometry",
+    "position_encoding",
+    "attention_summary",
+    "expert_routing",
+    "architecture",
     "logit_lens",
     "attention_patterns",
     "head_profiles",

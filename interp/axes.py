@@ -41,6 +41,8 @@ AXES: dict[str, str] = {
     "case": "edited facts with their paraphrases and neighbours",
     "edit": "edits that are measured one after another",
     "feature": "numbers that a packed number is foretold from",
+    "bin": "even bins of a histogram",
+    "turn": "pairs of coordinates that a rotation turns together, fastest first",
     "plane": "matrices of words of one page",
     "reader": "heads that read what earlier heads wrote, in order of layer and head",
     "writer": "heads that write to the residual stream, in order of layer and head",

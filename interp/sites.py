@@ -272,3 +272,12 @@ def read_layer(layer: int, n_layers: int) -> int:
     if not -n_layers <= layer < n_layers:
         raise out_of_range("layer", layer, n_layers)
     return layer % n_layers
+
+
+def name_layers(layers: Iterable[int]) -> str:
+    """Rising layers as ``read_layers`` reads them: ``0-4,6``."""
+    runs: list[tuple[int, int]] = []
+    for layer in layers:
+        follows = bool(runs) and runs[-1][1] + 1 == layer
+        runs.append((runs.pop()[0] if follows else layer, layer))
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -3,6 +3,7 @@
 Tokens are the model's interface: everything an analyzer shows is labelled by them, so this is the one place that makes the labels.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from interp.prompts import Conversation, PromptLike
 
 GLYPHS = {"\n": "⏎", "\r": "␍", "\t": "⇥", "\u00a0": "⍽", "\x7f": "␡"}
 """Characters that show nothing, or break a line, and what is shown for them."""
+_CUT_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,15 @@ class Tokens:
     def labels(self) -> tuple[str, ...]:
         """The pieces with every character visible."""
         return tuple(visible(piece) for piece in self.pieces)
+
+    @property
+    def byte_counts(self) -> tuple[int, ...]:
+        """The UTF-8 bytes of each piece. A byte that stands as ``\\xNN``, because its character is cut, counts as the one that it is."""
+        slices = ("" if span is None else self.text[span[0] : span[1]] for span in self.spans)
+        return tuple(
+            len((piece if piece == own else _CUT_BYTE.sub("?", piece)).encode(errors="replace"))
+            for piece, own in zip(self.pieces, slices, strict=True)
+        )
 
     def position(self, index: int) -> int:
         """``index`` as a position from 0; negative counts from the end. Raises UsageError outside the prompt."""

@@ -255,10 +255,10 @@ def _indices(what: str, given: int | Sequence[int] | None, size: int) -> tuple[i
     return tuple(sorted({index % size for index in wanted}))
 
 
-def _check_sites(model: Model, layers: Sequence[int], *, scores: bool, values: bool) -> None:
-    """Raises UsageError where the model does not show what was asked for, saying what it does show."""
-    available, name = model.sites.available, model.atlas.architecture
-    shown = available.get("attn.pattern", ())
+def check_patterns(model: Model, layers: Sequence[int]) -> None:
+    """Raises UsageError where the model shows no patterns in one of the layers, saying what it does show."""
+    name = model.atlas.architecture
+    shown = model.sites.available.get("attn.pattern", ())
     if not shown:
         raise UsageError(
             f"{name} shows no attention patterns with its attention implementation "
@@ -270,6 +270,12 @@ def _check_sites(model: Model, layers: Sequence[int], *, scores: bool, values: b
         raise UsageError(
             f"layer {hidden[0]} of {name} has no attention patterns; layers that have: {', '.join(map(str, shown))}"
         )
+
+
+def _check_sites(model: Model, layers: Sequence[int], *, scores: bool, values: bool) -> None:
+    """Raises UsageError where the model does not show what was asked for."""
+    check_patterns(model, layers)
+    available, name = model.sites.available, model.atlas.architecture
     if scores and any(layer not in available.get("attn.scores", ()) for layer in layers):
         raise UsageError(
             f"{name} computes its scores inside its own attention, where none can be seen; leave scores out"

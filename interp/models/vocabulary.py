@@ -15,13 +15,17 @@ BLOCK = 4096
 """Tokens at once: 16 MB of fp32 for a stream 1,024 wide."""
 
 
-def n_tokens(hf: Any, atlas: Atlas) -> int:
-    """Tokens that have both an embedding and a logit."""
-    embed = module_at(hf, atlas.embed)
-    weight = getattr(embed, "weight", None)
+def embedding_matrix(hf: Any, atlas: Atlas) -> Float[Tensor, "d_vocab d_model"]:
+    """The table of embeddings W_E as it is stored; not a copy. Raises ModelError for a model that has none."""
+    weight = getattr(module_at(hf, atlas.embed), "weight", None)
     if not isinstance(weight, Tensor):
         raise ModelError(f"{atlas.embed} of {atlas.architecture} has no table of embeddings")
-    return min(weight.shape[0], atlas.d_vocab)
+    return weight.detach()
+
+
+def n_tokens(hf: Any, atlas: Atlas) -> int:
+    """Tokens that have both an embedding and a logit."""
+    return min(len(embedding_matrix(hf, atlas)), atlas.d_vocab)
 
 
 @torch.no_grad()

@@ -49,7 +49,8 @@ class Table:
 class Axis:
     """What the positions on one axis of a picture stand for, so that a click selects it everywhere and the selection is marked.
 
-    ``of`` is ``"token"`` (the tokens of the picture's prompt), ``"layer"`` or ``"head"``. For layers ``layers`` gives the layer of
+    ``of`` is ``"token"`` (the tokens of the picture's prompt), ``"layer"`` or ``"head"``; another word names an axis that selects nothing
+    and whose ``labels`` head the rows of the picture's table. For layers ``layers`` gives the layer of
     each position, None for one that is no layer, and ``labels`` what to call it. For heads ``heads`` gives the number of the head
     in its block; labels are these numbers unless given. A [layer head] map, where a click chooses the head, is thus::
 

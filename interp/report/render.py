@@ -126,7 +126,7 @@ def pack_picture(picture: Picture, arrays: Arrays) -> dict[str, Any]:
     options = []
     for words, version in versions:
         packed = pack_figure(version, arrays)
-        whole = len(packed["data"]) != len(base["data"])
+        whole = _types(packed) != _types(base)
         options.append(
             {"label": words}
             | ({"whole": packed} if whole else {"patch": difference(base, packed)})
@@ -134,6 +134,11 @@ def pack_picture(picture: Picture, arrays: Arrays) -> dict[str, Any]:
         )
     start = {} if picture.start is None else {"start": list(picture.start)}
     return {"type": "picture", "prompt": picture.prompt, "base": base, "options": options} | start
+
+
+def _types(packed: dict[str, Any]) -> list[str]:
+    """The types of the traces: plotly takes the differences between traces of one type only."""
+    return [trace["type"] for trace in packed["data"]]
 
 
 def pack_mosaic(mosaic: HeadMosaic, arrays: Arrays) -> tuple[dict[str, Any], bytes]:

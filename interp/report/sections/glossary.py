@@ -26,6 +26,10 @@ TERMS = {
         "A token, most often the first, on which heads put the weight that they have no other use for. Little is read from it: "
         "its values are short."
     ),
+    "ALiBi": (
+        "A penalty on the score of a query against a key that grows with the tokens between them, at a rate of each "
+        "[[attention head]]'s own (Press et al., 2022)."
+    ),
     "attribution patching": (
         "[[Patching]] estimated from the gradient of the metric: what a patch would change is the change of the state times the gradient "
         "there, for all states from two runs and one backward pass (Nanda, 2023). Where the metric is not straight it is off."
@@ -73,6 +77,10 @@ TERMS = {
         'What the model takes a subject to be, read off its prediction in "{subject} is a". An edit should change a fact about the '
         "subject and leave this (Meng et al., 2022)."
     ),
+    "expert": (
+        "One of several [[MLPs|MLP]] of a layer, of which each token passes only the few that a small map, the router, chooses for it "
+        "(Shazeer et al., 2017)."
+    ),
     "final norm": (
         "The norm after the last layer: it divides the stream by its own size (the root of its mean square, or its standard deviation) and "
         "multiplies each dimension by a learned weight. What is unembedded has about the same length for every token."
@@ -89,6 +97,10 @@ TERMS = {
     "indirect effect": (
         "What one state brings back of the answer: its probability in a [[corrupted run]] with that state [[restored]], less that in the "
         "same corrupted run without (Meng et al., 2022)."
+    ),
+    "GQA": (
+        "Grouped-query attention: several [[attention heads|attention head]] share one set of keys and values, so that fewer of them "
+        "need be kept for later tokens (Ainslie et al., 2023)."
     ),
     "integrated gradients": (
         "The gradient averaged over points between two runs instead of taken at one of them (Sundararajan et al., 2017): less wrong where "
@@ -173,6 +185,13 @@ TERMS = {
     "QK circuit": (
         "Where an [[attention head]] looks: the matrix W_Q W_Kᵀ that scores a query against a key. In models that rotate queries "
         "and keys by their positions it depends on the distance between them."
+    ),
+    "position embedding": (
+        "A learned vector for each place in the text, added to the [[embedding]] of the token that stands there."
+    ),
+    "RoPE": (
+        "Rotary position embedding: queries and keys are turned, two coordinates at a time, by angles that grow with their position, so "
+        "that their product depends on how far apart they are (Su et al., 2021)."
     ),
     "rank-one edit": (
         "A change of one matrix by the product of a column and a row: W becomes W + u vᵀ. The row says which [[key]] is met, the column "
