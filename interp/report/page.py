@@ -26,6 +26,11 @@ from interp.results import Result
 from interp.tokens import visible
 
 PLOTLY_BUNDLE = "vendor/plotly-cartesian.min.js.gz"
+_FIRST = ("theme.js", "lzma.js", "boot.js")
+"""Scripts that stand in the page as they are: what it looks like, and how to unpack the others."""
+_READING = ("columns.js", "data.js", "writing.js", "selection.js", "address.js")
+_SHOWING = ("figures.js", "picture-table.js", "files.js", "tables.js", "pictures.js", "controls.js", "keys.js")
+_HEADS = ("patterns.js", "mosaic.js", "heads.js")
 _FINDINGS = 5
 _HERO = 160
 
@@ -66,7 +71,7 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
         for key, prompt in prompts.items()
     }
     text, binary = compressed({"blocks": renderer.data, "prompts": tokens_of}, renderer.arrays)
-    script = _source("lzma.js") + _source("boot.js")
+    script = "".join(map(_source, _FIRST))
     program, program_digest = _program(with_heads=bool(renderer.blobs))
     blobs = [_packed(f"blob{number}", squeezed(blob), "gzip") for number, blob in enumerate(renderer.blobs)]
     plotly, plotly_digest = _plotly()
@@ -238,7 +243,7 @@ def _source(name: str) -> str:
 @cache
 def _program(*, with_heads: bool) -> tuple[str, str]:
     """The element that holds the page's own script, and the digest of what it unpacks to."""
-    names = ("columns.js", "data.js", *(("heads.js",) if with_heads else ()), "script.js")
+    names = (*_READING, *_SHOWING, *(_HEADS if with_heads else ()), "script.js")
     code = "".join(map(_source, names))
     return _dense("program", code.encode()), _digest(code)
 
