@@ -27,7 +27,7 @@ const headsView = (view) => {
   const queryRow = () => Math.floor(now.tokens[spec.prompt] / spec.step);
   const lastOf = (row) => Math.min((row + 1) * spec.step, labels.length) - 1;
   const nameOfRow = (row) => (spec.step === 1 ? labels[row] : `${labels[row * spec.step]} … ${labels[lastOf(row)]}`);
-  const placeOfRow = (row) => (spec.step === 1 ? String(positions[row]) : `${positions[row * spec.step]} to ${positions[lastOf(row)]}`);
+  const placeOfRow = (row) => (spec.step === 1 ? positions[row] : `${positions[row * spec.step]} to ${positions[lastOf(row)]}`);
 
   // ---- What is said about a head ----
 

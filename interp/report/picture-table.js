@@ -33,7 +33,9 @@ const pictureTable = (() => {
     const values = trace.meta && trace.meta.log ? trace.customdata : trace.z;
     const across = names(x, layout.xaxis, view.spec.prompt);
     const down = names(y, layout.yaxis, view.spec.prompt);
-    const word = wordsOf(view) || (trace.texttemplate && trace.text ? (row, column) => plain(trace.text[row][column]) : null);
+    const likeliest = wordsOf(view);
+    const word = likeliest || (trace.texttemplate && trace.text ? (row, column) => plain(trace.text[row][column]) : null);
+    const wordColumn = word ? [likeliest ? "top token" : "text"] : [];
     const shown = (value, row, column) => (word ? `${word(row, column)} ${number(value)}` : number(value));
     const places = values.map((_, row) => row);
     const [first, last] = layout.yaxis.range || [0, 1];
@@ -46,7 +48,7 @@ const pictureTable = (() => {
       rowPlaces: places,
       columnPlaces: columns,
       data: () => ({
-        columns: [...down.columns, ...across.columns, ...(word ? ["text"] : []), what],
+        columns: [...down.columns, ...across.columns, ...wordColumn, what],
         rows: values.flatMap((line, row) => columns.map((column) => [...down.values(row), ...across.values(column), ...(word ? [word(row, column)] : []), line[column]])),
       }),
     };

@@ -75,6 +75,8 @@
       }
     }, { rootMargin: "600px" });
     for (const view of plotted) seen.observe(view.node);
+    // The first one is there before it is scrolled to.
+    if (plotted.length) plotted[0].draw();
     const redraw = () => drawn().forEach((view) => view.draw());
     theme.follow(redraw);
     followPaper(plotted, redraw);

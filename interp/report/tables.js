@@ -3,6 +3,7 @@ const tables = (() => {
   const { make, chip, number } = writing;
   const { now } = selection;
   const headName = /^L(\d+)H(\d+)$/;
+  const numeral = /^[-+]?\d*\.?\d+(e[-+]?\d+)?$/i;
 
   // ---- Tables made from rows ----
 
@@ -95,7 +96,8 @@ const tables = (() => {
       const words = source.words.map((plane) => pageData.word(plane, row, pos));
       return words.length > 1 ? words : words[0];
     }
-    return source.matrix === undefined ? source : pageData.matrix(source)[row][pos];
+    if (source.matrix !== undefined) return pageData.matrix(source)[row][pos];
+    return numeral.test(source) ? Number(source) : source;
   }
 
   function fillLine(line, cells, row, pos) {
@@ -114,7 +116,7 @@ const tables = (() => {
   function read(cell, numeric) {
     const text = cell.textContent.trim();
     const plain = text.replace("−", "-").replaceAll(",", "");
-    return numeric && /^[-+]?\d*\.?\d+(e[-+]?\d+)?$/i.test(plain) ? Number(plain) : text;
+    return numeric && numeral.test(plain) ? Number(plain) : text;
   }
 
   function dataOf(table) {
