@@ -76,7 +76,10 @@ def report(
 
     from interp.report.page import report as make_report
 
-    make_report(results).save(output)
+    made = make_report(results)
+    made.save(output)
+    for note in made.notes:
+        speaker.warn(note)
     summary = _summary(results)
     payload = {
         "path": output.resolve(),

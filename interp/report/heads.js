@@ -96,6 +96,7 @@ const headsView = (view) => {
       const small = one.lastChild;
       if (small.textContent !== text) small.textContent = text;
     });
+    tables.showWithin(strip, strip.children[now.tokens[spec.prompt]]);
   }
 
   // ---- Tables ----

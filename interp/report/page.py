@@ -16,6 +16,7 @@ from interp.files import write_bytes
 from interp.report import base91
 from interp.report.arrays import Arrays
 from interp.report.blocks import Finding, Prompt, Section
+from interp.report.fitting import LIMIT, can_be_coarser, coarser, note_on, step_for
 from interp.report.markup import Html, element, join, quoted, terms_in
 from interp.report.pack import compressed, dense, squeezed
 from interp.report.render import Renderer
@@ -40,6 +41,8 @@ class Report:
     """A finished page."""
 
     content: str
+    notes: tuple[str, ...] = ()
+    """What the page says about itself, such as that it shows less than its results hold."""
 
     def html(self) -> str:
         """The whole page as text."""
@@ -50,20 +53,44 @@ class Report:
         write_bytes(path, self.content.encode())
 
 
-def report(results: Sequence[Result], *, title: str | None = None) -> Report:
+def report(results: Sequence[Result], *, title: str | None = None, limit: int = LIMIT) -> Report:
     """One self-contained page about ``results``: what was found, then each step in the order the data moves.
 
-    ``title`` stands in the browser's title bar; by default it is made from the prompt and the model. Raises UsageError when there
-    are no results or one is of a kind that the page has no section for.
+    ``title`` stands in the browser's title bar; by default it is made from the prompt and the model. A page of more than ``limit`` bytes
+    shows attention patterns in squares of several tokens, and says so at its top. Raises UsageError when there are no results, one is of
+    a kind that the page has no section for, or ``limit`` is not positive.
     """
     if not results:
         raise UsageError("a report needs at least one result, such as interp.logit_lens(model, prompt)")
+    if limit < 1:
+        raise UsageError(f"the limit of a page is a number of bytes, got {limit}; the usual one is {LIMIT}")
     for result in results:
         if result.kind not in BUILDERS:
             raise unknown("kind of result", result.kind, BUILDERS)
     prompts = _prompts(results)
     sections = _sections(results, prompts)
     sections.append(glossary.build(_used_terms(sections)))
+    step = step_for(sections, limit)
+    while True:
+        page = _page(results, prompts, coarser(sections, step, prompts), title, note_on(0, step, limit))
+        size = len(page.encode())
+        if size <= limit or not can_be_coarser(sections, step):
+            break
+        step *= 2
+    note = note_on(size, step, limit)
+    if size > limit:
+        page = _page(results, prompts, coarser(sections, step, prompts), title, note)
+    return Report(page, notes=() if note is None else (note,))
+
+
+def _page(
+    results: Sequence[Result],
+    prompts: Mapping[str, Prompt],
+    sections: Sequence[Section],
+    title: str | None,
+    note: str | None,
+) -> str:
+    """The finished HTML of ``sections``, with ``note`` above them."""
     renderer = Renderer(arrays=Arrays([prompts[key].tokens.ids for key in sorted(prompts)]))
     body = [renderer.section(section, number) for number, section in enumerate(sections, start=1)]
     tokens_of = {
@@ -75,11 +102,12 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
     program, program_digest = _program(with_heads=bool(renderer.blobs))
     blobs = [_packed(f"blob{number}", squeezed(blob), "gzip") for number, blob in enumerate(renderer.blobs)]
     plotly, plotly_digest = _plotly()
+    notice = [] if note is None else [element("p", note, class_="notice", id="size")]
     parts = {
         "csp": _policy(_digest(script), program_digest, plotly_digest),
         "title": join([visible(title) if title is not None else _title(results, prompts)]).text,
         "style": _source("style.css"),
-        "head": _head(results, prompts, sections).text,
+        "head": join([_head(results, prompts, sections), *notice], "\n").text,
         "contents": _contents(sections).text,
         "sections": join(body, "\n").text,
         "data": "\n".join([_dense("data", text), _packed("arrays", binary, "octet-stream"), *blobs]),
@@ -88,7 +116,7 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
         "script": script,
     }
     # One pass, so that text which looks like a placeholder stays text.
-    return Report(re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html")))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
 
 
 def _prompts(results: Sequence[Result]) -> dict[str, Prompt]:

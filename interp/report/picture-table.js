@@ -15,7 +15,9 @@ const pictureTable = (() => {
     }
     if (axis) {
       const values = axis.of === "head" ? axis.heads : axis.layers;
-      return { title: axis.of, columns: [axis.of], label: (place) => axis.labels[place], values: (place) => [values[place] ?? axis.labels[place]] };
+      const label = (place) => axis.labels[place];
+      if (axis.labels.every((text, place) => text === String(values[place]))) return { title: axis.of, columns: [axis.of], label, values: (place) => [values[place]] };
+      return { title: axis.of, columns: [axis.of, "name"], label, values: (place) => [values[place], axis.labels[place]] };
     }
     const { tickvals = [], ticktext = [] } = layoutAxis;
     const text = new Map(tickvals.map((value, index) => [value, plain(ticktext[index])]));

@@ -96,9 +96,7 @@ class Renderer:
 
 def _plot(label: str, height: int) -> Html:
     """Where the script draws a picture; with the focus on it, keys move what is selected."""
-    return element(
-        "div", class_="plot", role="img", aria_label=label, tabindex=0, style=f"min-height:{height}px"
-    )
+    return element("div", class_="plot", role="img", aria_label=label, tabindex=0, style=f"min-height:{height}px")
 
 
 def _numbers(summary: str) -> Html:
