@@ -22,7 +22,7 @@ const pictureTable = (() => {
     const { tickvals = [], ticktext = [] } = layoutAxis;
     const text = new Map(tickvals.map((value, index) => [value, plain(ticktext[index])]));
     const label = (place) => text.get(place) ?? (typeof place === "number" ? number(place) : plain(place));
-    return { title: titleOf(layoutAxis), columns: [titleOf(layoutAxis) || "row"], label, values: (place) => [text.get(place) ?? place] };
+    return { title: titleOf(layoutAxis) || "row", columns: [titleOf(layoutAxis) || "row"], label, values: (place) => [text.get(place) ?? place] };
   }
 
   // The likeliest token of a cell, in full, where a map names it.

@@ -39,7 +39,7 @@ def loaded(browser: Page, results, tmp_path_factory) -> Iterator[Page]:
     browser.draw_all()
     yield browser
     assert browser.problems == []
-    assert browser.outside() == []
+    assert set(browser.outside()) <= {path.as_uri()}
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def assert_everywhere(page: Page, pos: int, layer: int, head: int) -> None:
     assert page.run("document.querySelector('#tokens tr.chosen td').textContent") == str(pos)
     words = f"Layer {layer}, {visible(samples.PIECES[pos])} (position {pos})"
     assert set(page.run("[...document.querySelectorAll('.linked .where')].map(node => node.textContent)")) == {words}
-    assert page.run("document.querySelector('.heads .where').textContent").startswith(f"L{layer}H{head} ")
+    page.until(f"document.querySelector('.heads .where').textContent.startsWith('L{layer}H{head} ')")
     for name in ("#lens .plot", "#story .plot"):
         page.until(f"{SHAPES}('{name}')[0].join() === '{pos - 0.5},{layer - 0.5},rect'")
     page.until(f"{SHAPES}('#causal-trace .plot')[0].join() === '{layer - 0.5},{pos - 0.5},rect'")
@@ -114,9 +114,9 @@ def test_keys(page):
     # A slider and a menu keep their own keys.
     page.run("document.getElementById('select-layer').focus()")
     page.press("ArrowRight")
-    assert page.run(NOW) == [LAST - 1, LAYERS - 2, 1]
+    assert page.run(NOW) == [LAST - 1, LAYERS - 1, 1]
     page.press("[")
-    assert page.run(NOW) == [LAST - 1, LAYERS - 3, 1]
+    assert page.run(NOW) == [LAST - 1, LAYERS - 2, 1]
 
 
 def test_the_focus_follows_in_a_strip_that_is_one_stop(page):
@@ -138,8 +138,8 @@ def test_tab_reaches_all_and_shows_where_it_is(page):
             )
         )
     names = {name for name, _ in seen}
-    assert {"theme", "open-help", "pick", "plot", "SUMMARY", "CANVAS", "choose"} <= names | {"choose"}
-    assert any("scroll" in name for name in names)
+    for name in ("theme", "open-help", "pick", "plot", "SUMMARY", "CANVAS", "scroll", "BUTTON"):
+        assert any(name in one for one in names), name
     assert [name for name, outline in seen if outline == "none" and name not in ("BODY", "HTML")] == []
 
 
@@ -257,7 +257,8 @@ def saved(folder: Path, name: str) -> str:
 def take(page: Page, table: str, words: str) -> None:
     """Clicks a button of the line under a table."""
     found = f"[...document.querySelectorAll('{table} .take')][0]"
-    page.run(f"[...{found}.children].find(b => b.ariaLabel === '{words}').click()")
+    clicked = f"[...{found}.children].find(b => b.ariaLabel === '{words}').click()"
+    page.call("Runtime.evaluate", expression=clicked, userGesture=True)
 
 
 def test_tables_are_downloaded(page, results, tmp_path):
@@ -283,6 +284,7 @@ def test_tables_are_downloaded(page, results, tmp_path):
 
 def test_tables_are_copied(page, results):
     page.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+    page.call("Emulation.setFocusEmulationEnabled", enabled=True)
     choose(page, pos=2, layer=4)
     take(page, "#story .linked", "Copy as JSON")
     page.until("[...document.querySelectorAll('#story .linked .take button')].some(b => b.textContent === 'copied')")
@@ -321,7 +323,7 @@ def test_every_picture_is_a_table_too(page):
         " d.querySelectorAll('thead th').length, [...d.querySelectorAll('thead th')].filter(h => !h.textContent).length])"
     )
     assert len(full) == plots + 1  # the mosaic has one for all heads and one for the selected head
-    assert all(rows >= 5 and columns >= 2 and not unnamed for rows, columns, unnamed in full), full
+    assert [one for one in full if one[0] < 2 or one[1] < 2 or one[2]] == []
 
 
 def test_the_table_of_a_head_is_its_pattern(page, results):
