@@ -185,7 +185,7 @@ def _head(results: Sequence[Result], prompts: Mapping[str, Prompt], sections: Se
     parts.append(
         element(
             "p",
-            join([quoted(origin.architecture), element("span", precision), quoted(origin.created)], " · "),
+            join([quoted(origin.architecture), quoted(precision), quoted(origin.created)], " · "),
             class_="byline",
         )
     )

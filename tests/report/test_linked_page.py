@@ -97,7 +97,9 @@ def test_choosing_anywhere_chooses_everywhere(page):
     pos, layer = page.run(f"(row => [Number(row.dataset.pos), Number(row.dataset.layer)])({site}.closest('tr'))")
     page.run(f"{site}.click()")
     assert_everywhere(page, pos, layer, 3)
-    marked = page.run("[...document.querySelectorAll('#lens details td.chosen')].map(c => [c.parentNode.rowIndex, c.cellIndex])")
+    marked = page.run(
+        "[...document.querySelectorAll('#lens details td.chosen')].map(c => [c.parentNode.rowIndex, c.cellIndex])"
+    )
     assert marked == [[LAYERS - layer, pos + 1]]
 
 
@@ -197,7 +199,14 @@ def test_the_address_names_what_is_chosen(page):
 
 @pytest.mark.parametrize(
     "fragment",
-    ["%", "token=%zz", "token=-1&layer=1e3", "=&&=&token", "token=<script>window.harm=1</script>", "lens&layer=" + 40 * "9"],
+    [
+        "%",
+        "token=%zz",
+        "token=-1&layer=1e3",
+        "=&&=&token",
+        "token=<script>window.harm=1</script>",
+        "lens&layer=" + 40 * "9",
+    ],
 )
 def test_an_address_that_names_nothing_changes_nothing(page, fragment):
     page.run(f"location.hash = {json.dumps(fragment)}")
@@ -215,7 +224,10 @@ def test_an_address_that_names_what_is_not_here_says_so(page):
 
 
 def test_a_theme_is_chosen_and_kept_with_the_view(page):
-    ground, ink = "getComputedStyle(document.body).backgroundColor", "document.querySelector('.plot')._fullLayout.font.color"
+    ground, ink = (
+        "getComputedStyle(document.body).backgroundColor",
+        "document.querySelector('.plot')._fullLayout.font.color",
+    )
     light = page.run(ground), page.run(ink)
     pick = "(name => { const m = document.getElementById('theme'); m.value = name; m.dispatchEvent(new Event('change')); })"
     page.run(f"{pick}('dark')")
@@ -303,7 +315,11 @@ def test_a_page_that_may_not_use_the_clipboard_copies_all_the_same(page):
 
 def test_csv_is_quoted_as_it_must_be(page):
     columns = ["a,b", 'say "x"', "", "", "line\nbreak"]
-    rows = [["1,5", 'he said "no"', " edge ", "\r\n", 1.25], [None, "", "plain", "'", -3e-7], [["x", "y"], "שלום", "</td>", "\t", 0]]
+    rows = [
+        ["1,5", 'he said "no"', " edge ", "\r\n", 1.25],
+        [None, "", "plain", "'", -3e-7],
+        [["x", "y"], "שלום", "</td>", "\t", 0],
+    ]
     text = page.run(f"tableFiles.csv({json.dumps({'columns': columns, 'rows': rows})})")
     assert text.count("\r\n") >= 4
     read = list(csv.reader(io.StringIO(text, newline=""), strict=True))
@@ -355,7 +371,10 @@ def test_paper(page):
     assert page.run(hidden)
     page.until("[...document.querySelectorAll('.plot')].every(n => n._fullLayout.width <= 704)")
     assert page.run("getComputedStyle(document.body).color") == "rgb(29, 31, 33)"
-    assert page.run("Math.max(...[...document.querySelectorAll('.scroll')].map(n => n.scrollHeight - n.clientHeight))") <= 1
+    assert (
+        page.run("Math.max(...[...document.querySelectorAll('.scroll')].map(n => n.scrollHeight - n.clientHeight))")
+        <= 1
+    )
     page.run("dispatchEvent(new Event('afterprint'))")
     page.media()
     page.until("document.querySelector('#lens .plot')._fullLayout.width > 800")
