@@ -96,7 +96,7 @@ def _coarser(mosaic: HeadMosaic, step: int, prompt: Prompt) -> HeadMosaic:
     )
 
 
-def _greatest(codes: UInt8[np.ndarray, "head pair"], step: int) -> UInt8[np.ndarray, "head pair"]:
+def _greatest(codes: UInt8[np.ndarray, "head pair"], step: int) -> UInt8[np.ndarray, "head ..."]:
     """The greatest weight in each square of ``step`` queries and keys; the last row and column hold what is left."""
     heads, n_pos = len(codes), int(np.sqrt(2 * codes.shape[1]))
     rows = -(-n_pos // step)
