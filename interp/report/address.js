@@ -1,6 +1,5 @@
 // What is chosen stands in the page's address, so that a view can be cited: #lens&token=9&layer=27&head=3. Before it the section or entry
-// to go to, if any; token2 is a token of the second prompt. Tokens are named by their position in the prompt. The writer of such links
-// in Python is address.py.
+// to go to, if any; token2 is a token of the second prompt. Tokens are named by their position in the prompt.
 const address = (() => {
   const { now, last } = selection;
   const tokenName = (key) => (selection.keys().indexOf(key) ? `token${selection.keys().indexOf(key) + 1}` : "token");

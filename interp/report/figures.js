@@ -1,4 +1,4 @@
-// The figure that a view shows now: its chosen version, at the selected token, with arrays in place of references, in the page's colors.
+// The figure that a view shows now: its chosen version, at the selected token, with arrays in place of references, in the page's colours.
 const figures = (() => {
   const { safe, short, color } = writing;
   const cellTexts = new Map();

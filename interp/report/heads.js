@@ -83,7 +83,7 @@ const headsView = (view) => {
     return lines.map((line) => ({ type: "rect", line, x0: -0.5, x1: row + 0.5, y0: row - 0.5, y1: row + 0.5 }));
   }
 
-  // Each token as deep in color as the selected query looks at it; the second line says how much.
+  // Each token as deep in colour as the selected query looks at it; the second line says how much.
   function showStrip() {
     const row = shown.z[queryRow()];
     [...strip.children].forEach((one, pos) => {

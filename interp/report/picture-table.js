@@ -13,6 +13,9 @@ const pictureTable = (() => {
     if (axis && axis.of === "head" && axis.layers.length) {
       return { title: "head", columns: ["layer", "head"], label: (place) => axis.labels[place], values: (place) => [axis.layers[place], axis.heads[place]] };
     }
+    if (axis && !selection.selects(axis)) {
+      return { title: axis.of, columns: [axis.of], label: (place) => axis.labels[place], values: (place) => [axis.labels[place]] };
+    }
     if (axis) {
       const values = axis.of === "head" ? axis.heads : axis.layers;
       const label = (place) => axis.labels[place];

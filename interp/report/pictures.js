@@ -18,8 +18,8 @@ const pictures = (() => {
     const { x, y } = shown(view);
     const columns = selection.places(x, view.spec.prompt);
     const rows = selection.places(y, view.spec.prompt);
-    if (x && y) {
-      // Black around white is seen on any color of the scale.
+    if (selection.selects(x) && selection.selects(y)) {
+      // Black around white is seen on any colour of the scale.
       const lines = [{ color: "#000", width: 4 }, { color: "#fff", width: 2 }];
       return columns.flatMap((column) => rows.flatMap((row) => lines.map((line) => ({ type: "rect", line, x0: column - 0.5, x1: column + 0.5, y0: row - 0.5, y1: row + 0.5 }))));
     }

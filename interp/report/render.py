@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from interp.report.arrays import Arrays, Words
-from interp.report.blocks import Axis, Block, HeadMosaic, Line, LinkedTable, Picture, Place, Section, Table, Version
+from interp.report.blocks import Axis, Block, HeadMosaic, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Html, element, join, prose
 from interp.report.pack import difference, pack_figure, pack_properties
 
@@ -110,16 +110,10 @@ def table(block: Table) -> Html:
     heads = [element("th", name, scope="col") for name in block.columns]
     if block.places and len(block.places) != len(block.rows):
         raise ValueError(f"{len(block.places)} places were given for {len(block.rows)} rows")
-    places = block.places or [Place()] * len(block.rows)
+    chosen = [{"data_pos": place.token, "data_layer": place.layer, "data_head": place.head} for place in block.places]
     rows = [
-        element(
-            "tr",
-            *(element("td", cell) for cell in row),
-            data_pos=place.token,
-            data_layer=place.layer,
-            data_head=place.head,
-        )
-        for row, place in zip(block.rows, places, strict=True)
+        element("tr", *(element("td", cell) for cell in row), **place)
+        for row, place in zip(block.rows, chosen or [{}] * len(block.rows), strict=True)
     ]
     caption = [element("caption", block.caption)] if block.caption else []
     right = " ".join(f"num{index}" for index in sorted(block.numeric)) or None

@@ -90,7 +90,7 @@
     });
   }
 
-  // On paper everything is drawn, as wide as the paper and in the light colors, and all that is folded is open but for the tables of
+  // On paper everything is drawn, as wide as the paper and in the light colours, and all that is folded is open but for the tables of
   // pictures that stand beside them.
   function followPaper(plotted, redraw) {
     let folded = [];

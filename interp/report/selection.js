@@ -33,9 +33,12 @@ const selection = (() => {
     choose(active, { pos: pos && active ? now.tokens[active] + pos : undefined, layer: now.layer + layer, head: now.head + head });
   }
 
+  // Whether the places of an axis can be chosen; other axes only have names.
+  const selects = (axis) => Boolean(axis) && ["token", "layer", "head"].includes(axis.of);
+
   // Which places of an axis belong to what is chosen.
   function places(axis, prompt) {
-    if (!axis) return [];
+    if (!selects(axis)) return [];
     if (axis.of === "token") return [now.tokens[prompt]];
     if (axis.of === "layer") return axis.layers.flatMap((layer, place) => (layer === now.layer ? [place] : []));
     const chosen = (place) => !axis.layers.length || axis.layers[place] === now.layer;
@@ -46,7 +49,7 @@ const selection = (() => {
   function choosePlaces(prompt, pairs) {
     const change = {};
     for (const [axis, value] of pairs) {
-      if (!axis || value === undefined) continue;
+      if (!selects(axis) || value === undefined) continue;
       const place = Math.round(value);
       if (axis.of === "token") change.pos = place;
       if (axis.of === "head") change.head = axis.heads[place];
@@ -87,7 +90,7 @@ const selection = (() => {
   }
 
   return {
-    now, last, start, keys, count, named, places, choose, choosePlaces, step,
+    now, last, start, keys, count, named, selects, places, choose, choosePlaces, step,
     prompt: (key) => prompts[key],
     active: () => active,
     follow: (action) => followers.push(action),

@@ -25,7 +25,8 @@ const tables = (() => {
         line.append(cell);
       });
     }
-    if (down || across) {
+    if (selection.selects(down) || selection.selects(across)) {
+      table.className = "pickable";
       table.linked = { prompt, down, across, rowPlaces, columnPlaces };
       table.addEventListener("click", chooseCell);
       mark(table);
@@ -48,8 +49,11 @@ const tables = (() => {
     table.querySelectorAll(".chosen").forEach((node) => node.classList.remove("chosen"));
     const rows = selection.places(down, prompt).map((place) => table.tBodies[0].rows[rowPlaces.indexOf(place)]).filter(Boolean);
     const columns = selection.places(across, prompt).map((place) => columnPlaces.indexOf(place) + 1);
-    for (const row of across && down ? rows : []) columns.forEach((column) => row.cells[column].classList.add("chosen"));
-    if (!across) rows.forEach((row) => row.classList.add("chosen"));
+    const lines = selection.selects(down) ? rows : [...table.tBodies[0].rows];
+    for (const row of lines) {
+      if (!selection.selects(across)) row.classList.add("chosen");
+      columns.forEach((column) => row.cells[column].classList.add("chosen"));
+    }
   }
 
   // Puts a table, with its copies, into the details of a picture.

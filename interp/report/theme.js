@@ -27,7 +27,7 @@ const theme = (() => {
     else delete root.dataset.theme;
   }
 
-  // The menu that chooses; whoever draws in colors is told of every change, the system's too.
+  // The menu that chooses; whoever draws in colours is told of every change, the system's too.
   function build(menu) {
     menu.value = root.dataset.theme || "system";
     menu.addEventListener("change", () => {

@@ -36,7 +36,7 @@ const writing = (() => {
     return String(Number.isInteger(value) ? value : Number(value.toPrecision(4))).replace("-", "−");
   }
 
-  // A color of the style, as it is now.
+  // A colour of the style, as it is now.
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   return { byId, make, button, chip, safe, short, plain, number, color };
