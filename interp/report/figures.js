@@ -3,9 +3,11 @@ const figures = (() => {
   const { safe, short, color } = writing;
   const cellTexts = new Map();
 
+  // A figure with what differs in a version of it; null says that a property is not there.
   function assign(figure, patch) {
-    const data = figure.data.map((trace, index) => ({ ...trace, ...((patch.data || [])[index] || {}) }));
-    return { data, layout: { ...figure.layout, ...(patch.layout || {}) } };
+    const changed = (base, change = {}) => Object.fromEntries(Object.entries({ ...base, ...change }).filter(([, value]) => value !== null));
+    const data = figure.data.map((trace, index) => changed(trace, (patch.data || [])[index]));
+    return { data, layout: changed(figure.layout, patch.layout) };
   }
 
   // What the cells of a map show when hovered: its place, and the best tokens where there are some.

@@ -1,6 +1,6 @@
 // A picture as a table: what is read in place of it, and its numbers as they are, for a file.
 const pictureTable = (() => {
-  const { plain, number } = writing;
+  const { plain, number, valueOf } = writing;
   const titleOf = (axis) => (axis.title && axis.title.text ? plain(axis.title.text) : "");
 
   // What the places of an axis are called, in the table and, in one or two columns, in a file.
@@ -25,7 +25,7 @@ const pictureTable = (() => {
     const { tickvals = [], ticktext = [] } = layoutAxis;
     const text = new Map(tickvals.map((value, index) => [value, plain(ticktext[index])]));
     const label = (place) => text.get(place) ?? (typeof place === "number" ? number(place) : plain(place));
-    return { title: titleOf(layoutAxis) || "row", columns: [titleOf(layoutAxis) || "row"], label, values: (place) => [text.get(place) ?? place] };
+    return { title: titleOf(layoutAxis) || "row", columns: [titleOf(layoutAxis) || "row"], label, values: (place) => [valueOf(text.get(place) ?? place)] };
   }
 
   // The likeliest token of a cell, in full, where a map names it.

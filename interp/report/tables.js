@@ -3,7 +3,6 @@ const tables = (() => {
   const { make, chip, number } = writing;
   const { now } = selection;
   const headName = /^L(\d+)H(\d+)$/;
-  const numeral = /^[-+]?\d*\.?\d+(e[-+]?\d+)?$/i;
 
   // ---- Tables made from rows ----
 
@@ -101,7 +100,7 @@ const tables = (() => {
       return words.length > 1 ? words : words[0];
     }
     if (source.matrix !== undefined) return pageData.matrix(source)[row][pos];
-    return numeral.test(source) ? Number(source) : source;
+    return writing.valueOf(source);
   }
 
   function fillLine(line, cells, row, pos) {
@@ -119,8 +118,8 @@ const tables = (() => {
   // A cell's number where it shows nothing but one, else its text.
   function read(cell, numeric) {
     const text = cell.textContent.trim();
-    const plain = text.replace("−", "-").replaceAll(",", "");
-    return numeric && numeral.test(plain) ? Number(plain) : text;
+    const value = writing.valueOf(text.replace("−", "-").replaceAll(",", ""));
+    return numeric && typeof value === "number" ? value : text;
   }
 
   function dataOf(table) {

@@ -36,8 +36,12 @@ const writing = (() => {
     return String(Number.isInteger(value) ? value : Number(value.toPrecision(4))).replace("-", "−");
   }
 
+  // A text as a number where it is nothing else.
+  const numeral = /^[-+]?\d*\.?\d+(e[-+]?\d+)?$/i;
+  const valueOf = (text) => (numeral.test(text) ? Number(text) : text);
+
   // A colour of the style, as it is now.
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  return { byId, make, button, chip, safe, short, plain, number, color };
+  return { byId, make, button, chip, safe, short, plain, number, valueOf, color };
 })();

@@ -159,7 +159,9 @@ def test_finding_a_token(page):
     assert page.run(NOW)[0] == 5
     page.press("/", *"xyz", "Enter", "ArrowDown")
     assert page.run("document.getElementById('find-count').textContent") == "0 tokens"
-    page.press("Escape", "ArrowLeft")
+    page.press("Escape")
+    page.until("!document.getElementById('find').open")
+    page.press("ArrowLeft")
     assert page.run(NOW)[0] == 4
 
 
@@ -171,7 +173,7 @@ def test_help(page):
     page.press("Tab", "Tab")
     assert page.run("document.activeElement === document.body || !!document.activeElement.closest('#help')")
     page.press("Escape")
-    assert not page.run("document.getElementById('help').open")
+    page.until("!document.getElementById('help').open")
     page.run("document.getElementById('open-help').click()")
     page.run("document.querySelector('#help .close').click()")
     assert not page.run("document.getElementById('help').open")
