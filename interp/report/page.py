@@ -70,27 +70,23 @@ def report(results: Sequence[Result], *, title: str | None = None, limit: int = 
     prompts = _prompts(results)
     sections = _sections(results, prompts)
     sections.append(glossary.build(_used_terms(sections)))
+    name = visible(title) if title is not None else _title(results, prompts)
+    top = _head(results, prompts, sections)
     step = step_for(sections, limit)
     while True:
-        page = _page(results, prompts, coarser(sections, step, prompts), title, note_on(0, step, limit))
+        page = _page(prompts, coarser(sections, step, prompts), name, top, note_on(0, step, limit))
         size = len(page.encode())
         if size <= limit or not can_be_coarser(sections, step):
             break
         step *= 2
     note = note_on(size, step, limit)
     if size > limit:
-        page = _page(results, prompts, coarser(sections, step, prompts), title, note)
+        page = _page(prompts, coarser(sections, step, prompts), name, top, note)
     return Report(page, notes=() if note is None else (note,))
 
 
-def _page(
-    results: Sequence[Result],
-    prompts: Mapping[str, Prompt],
-    sections: Sequence[Section],
-    title: str | None,
-    note: str | None,
-) -> str:
-    """The finished HTML of ``sections``, with ``note`` above them."""
+def _page(prompts: Mapping[str, Prompt], sections: Sequence[Section], title: str, top: Html, note: str | None) -> str:
+    """The finished HTML of ``sections``, under ``top`` and ``note``."""
     renderer = Renderer(arrays=Arrays([prompts[key].tokens.ids for key in sorted(prompts)]))
     body = [renderer.section(section, number) for number, section in enumerate(sections, start=1)]
     tokens_of = {
@@ -105,9 +101,9 @@ def _page(
     notice = [] if note is None else [element("p", note, class_="notice", id="size")]
     parts = {
         "csp": _policy(_digest(script), program_digest, plotly_digest),
-        "title": join([visible(title) if title is not None else _title(results, prompts)]).text,
+        "title": join([title]).text,
         "style": _source("style.css"),
-        "head": join([_head(results, prompts, sections), *notice], "\n").text,
+        "head": join([top, *notice], "\n").text,
         "contents": _contents(sections).text,
         "sections": join(body, "\n").text,
         "data": "\n".join([_dense("data", text), _packed("arrays", binary, "octet-stream"), *blobs]),
