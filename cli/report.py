@@ -76,9 +76,9 @@ def report(
 
     from interp.report.page import report as make_report
 
-    made = make_report(results)
-    made.save(output)
-    for note in made.notes:
+    page = make_report(results)
+    page.save(output)
+    for note in page.notes:
         speaker.warn(note)
     summary = _summary(results)
     payload = {
