@@ -79,7 +79,10 @@ def report(
 
     from interp.report.page import report as make_report
 
-    make_report(results).save(output)
+    page = make_report(results)
+    page.save(output)
+    for note in page.notes:
+        speaker.warn(note)
     summary = _summary(results)
     payload = {
         "path": output.resolve(),

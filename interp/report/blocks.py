@@ -32,8 +32,20 @@ class Prompt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """What a row of a table is about, so that it can be chosen there: any of a token (its place among the prompt's), layer and head."""
+
+    token: int | None = None
+    layer: int | None = None
+    head: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table, written into the page as HTML. ``numeric`` columns (by index) are set flush right."""
+    """A table, written into the page as HTML. ``numeric`` columns (by index) are set flush right.
+
+    Every table can be copied and downloaded as CSV and JSON. A cell that is nothing but a head's name, such as L5H3, chooses that head.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Child]]
@@ -42,7 +54,11 @@ class Table:
     long: bool = False
     """Whether it may be so long that it scrolls by itself."""
     follows: str | None = None
-    """The prompt whose selected token marks a row, where rows are its tokens."""
+    """The prompt whose selected token marks a row, where rows are its tokens; a click on a row chooses its token."""
+    places: Sequence[Place] = ()
+    """For each row what its first cell chooses; none unless given."""
+    prompt: str | None = None
+    """The prompt that the tokens of ``places`` belong to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +170,8 @@ class HeadMosaic:
     ``codes`` are the patterns in 255ths, their lower triangles query by query. ``windows`` are those of the layers, None for one that
     sees everything before it. ``norms`` are those of what each key would give, for patterns weighted by them; ``detail`` is the figure
     of one head, whose numbers the page fills in. ``start`` is the layer and head to be selected first where the page shows nothing
-    but mosaics; elsewhere the last layer and head 0 are.
+    but mosaics; elsewhere the last layer and head 0 are. Each row and column of a pattern stands for ``step`` tokens, the last for
+    the rest.
     """
 
     codes: UInt8[np.ndarray, "layer head pair"]
@@ -168,6 +185,7 @@ class HeadMosaic:
     detail: "Figure"
     caption: str
     prompt: str
+    step: int = 1
 
 
 Block: TypeAlias = Child | Table | Picture | LinkedTable | HeadMosaic

@@ -16,6 +16,7 @@ from interp.files import write_bytes
 from interp.report import base91
 from interp.report.arrays import Arrays
 from interp.report.blocks import Finding, Prompt, Section
+from interp.report.fitting import LIMIT, can_be_coarser, coarser, note_on, step_for
 from interp.report.markup import Html, element, join, quoted, terms_in
 from interp.report.pack import compressed, dense, squeezed
 from interp.report.render import Renderer
@@ -26,6 +27,11 @@ from interp.results import Result
 from interp.tokens import visible
 
 PLOTLY_BUNDLE = "vendor/plotly-cartesian.min.js.gz"
+_FIRST = ("theme.js", "lzma.js", "boot.js")
+"""Scripts that stand in the page as they are: what it looks like, and how to unpack the others."""
+_READING = ("columns.js", "data.js", "writing.js", "selection.js", "address.js")
+_SHOWING = ("figures.js", "picture-table.js", "files.js", "tables.js", "pictures.js", "controls.js", "keys.js")
+_HEADS = ("patterns.js", "mosaic.js", "heads.js")
 _FINDINGS = 5
 _HERO = 160
 
@@ -35,6 +41,8 @@ class Report:
     """A finished page."""
 
     content: str
+    notes: tuple[str, ...] = ()
+    """What the page says about itself, such as that it shows less than its results hold."""
 
     def html(self) -> str:
         """The whole page as text."""
@@ -45,20 +53,40 @@ class Report:
         write_bytes(path, self.content.encode())
 
 
-def report(results: Sequence[Result], *, title: str | None = None) -> Report:
+def report(results: Sequence[Result], *, title: str | None = None, limit: int = LIMIT) -> Report:
     """One self-contained page about ``results``: what was found, then each step in the order the data moves.
 
-    ``title`` stands in the browser's title bar; by default it is made from the prompt and the model. Raises UsageError when there
-    are no results or one is of a kind that the page has no section for.
+    ``title`` stands in the browser's title bar; by default it is made from the prompt and the model. A page of more than ``limit`` bytes
+    shows attention patterns in squares of several tokens, and says so at its top. Raises UsageError when there are no results, one is of
+    a kind that the page has no section for, or ``limit`` is not positive.
     """
     if not results:
         raise UsageError("a report needs at least one result, such as interp.logit_lens(model, prompt)")
+    if limit < 1:
+        raise UsageError(f"the limit of a page is a number of bytes, got {limit}; the usual one is {LIMIT}")
     for result in results:
         if result.kind not in BUILDERS:
             raise unknown("kind of result", result.kind, BUILDERS)
     prompts = _prompts(results)
     sections = _sections(results, prompts)
     sections.append(glossary.build(_used_terms(sections)))
+    name = visible(title) if title is not None else _title(results, prompts)
+    top = _head(results, prompts, sections)
+    step = step_for(sections, limit)
+    while True:
+        page = _page(prompts, coarser(sections, step, prompts), name, top, note_on(0, step, limit))
+        size = len(page.encode())
+        if size <= limit or not can_be_coarser(sections, step):
+            break
+        step *= 2
+    note = note_on(size, step, limit)
+    if size > limit:
+        page = _page(prompts, coarser(sections, step, prompts), name, top, note)
+    return Report(page, notes=() if note is None else (note,))
+
+
+def _page(prompts: Mapping[str, Prompt], sections: Sequence[Section], title: str, top: Html, note: str | None) -> str:
+    """The finished HTML of ``sections``, under ``top`` and ``note``."""
     renderer = Renderer(arrays=Arrays([prompts[key].tokens.ids for key in sorted(prompts)]))
     body = [renderer.section(section, number) for number, section in enumerate(sections, start=1)]
     tokens_of = {
@@ -66,15 +94,16 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
         for key, prompt in prompts.items()
     }
     text, binary = compressed({"blocks": renderer.data, "prompts": tokens_of}, renderer.arrays)
-    script = _source("lzma.js") + _source("boot.js")
+    script = "".join(map(_source, _FIRST))
     program, program_digest = _program(with_heads=bool(renderer.blobs))
     blobs = [_packed(f"blob{number}", squeezed(blob), "gzip") for number, blob in enumerate(renderer.blobs)]
     plotly, plotly_digest = _plotly()
+    notice = [] if note is None else [element("p", note, class_="notice", id="size")]
     parts = {
         "csp": _policy(_digest(script), program_digest, plotly_digest),
-        "title": join([visible(title) if title is not None else _title(results, prompts)]).text,
+        "title": join([title]).text,
         "style": _source("style.css"),
-        "head": _head(results, prompts, sections).text,
+        "head": join([top, *notice], "\n").text,
         "contents": _contents(sections).text,
         "sections": join(body, "\n").text,
         "data": "\n".join([_dense("data", text), _packed("arrays", binary, "octet-stream"), *blobs]),
@@ -83,7 +112,7 @@ def report(results: Sequence[Result], *, title: str | None = None) -> Report:
         "script": script,
     }
     # One pass, so that text which looks like a placeholder stays text.
-    return Report(re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html")))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
 
 
 def _prompts(results: Sequence[Result]) -> dict[str, Prompt]:
@@ -152,7 +181,7 @@ def _head(results: Sequence[Result], prompts: Mapping[str, Prompt], sections: Se
     parts.append(
         element(
             "p",
-            join([quoted(origin.architecture), element("span", precision), quoted(origin.created)], " · "),
+            join([quoted(origin.architecture), quoted(precision), quoted(origin.created)], " · "),
             class_="byline",
         )
     )
@@ -238,7 +267,7 @@ def _source(name: str) -> str:
 @cache
 def _program(*, with_heads: bool) -> tuple[str, str]:
     """The element that holds the page's own script, and the digest of what it unpacks to."""
-    names = ("columns.js", "data.js", *(("heads.js",) if with_heads else ()), "script.js")
+    names = (*_READING, *_SHOWING, *(_HEADS if with_heads else ()), "script.js")
     code = "".join(map(_source, names))
     return _dense("program", code.encode()), _digest(code)
 

@@ -44,15 +44,9 @@ class Renderer:
         return element(
             "figure",
             element("div", class_="switch"),
-            element(
-                "div",
-                class_="plot",
-                role="img",
-                aria_label=picture.caption,
-                style=f"min-height:{packed['base']['layout']['height']}px",
-            ),
+            _plot(picture.caption, packed["base"]["layout"]["height"]),
             element("figcaption", picture.caption),
-            element("details", element("summary", "The numbers as a table"), element("div", class_="scroll")),
+            _numbers("The numbers as a table"),
             class_="picture",
             data_block=number,
         )
@@ -61,7 +55,7 @@ class Renderer:
         number = self._add(pack_linked(linked, self.arrays))
         return element(
             "figure",
-            element("p", class_="where", aria_live="polite"),
+            element("p", class_="where"),
             element("div", class_="scroll", tabindex=0, role="group", aria_label=linked.caption),
             element("figcaption", linked.caption),
             class_="linked",
@@ -74,8 +68,7 @@ class Renderer:
         self.blobs.append(blob)
         label = "All heads; arrow keys choose one"
         canvas = element("canvas", tabindex=0, role="group", aria_label=label, width=0, height=0)
-        height = f"min-height:{packed['detail']['layout']['height']}px"
-        detail = element("div", class_="plot", role="img", aria_label="The pattern of the selected head", style=height)
+        detail = _plot("The pattern of the selected head", packed["detail"]["layout"]["height"])
         strip = element(
             "div", class_="strip", data_prompt=mosaic.prompt, role="group", aria_label="What the query looks at"
         )
@@ -90,7 +83,8 @@ class Renderer:
                 class_="beside",
             ),
             element("figcaption", mosaic.caption),
-            element("details", element("summary", "The numbers as a table"), element("div", class_="scroll")),
+            _numbers("All heads as a table"),
+            _numbers("The selected head's pattern as a table"),
             class_="heads",
             data_block=number,
         )
@@ -100,10 +94,27 @@ class Renderer:
         return len(self.data) - 1
 
 
+def _plot(label: str, height: int) -> Html:
+    """Where the script draws a picture; with the focus on it, keys move what is selected."""
+    return element("div", class_="plot", role="img", aria_label=label, tabindex=0, style=f"min-height:{height}px")
+
+
+def _numbers(summary: str) -> Html:
+    """Where the script writes a picture's table once it is opened."""
+    box = element("div", class_="scroll", tabindex=0, role="group", aria_label=summary)
+    return element("details", element("summary", summary), box)
+
+
 def table(block: Table) -> Html:
     """A table; the columns to set flush right are named in its class once, because a long prompt has many rows."""
     heads = [element("th", name, scope="col") for name in block.columns]
-    rows = [element("tr", *(element("td", cell) for cell in row)) for row in block.rows]
+    if block.places and len(block.places) != len(block.rows):
+        raise ValueError(f"{len(block.places)} places were given for {len(block.rows)} rows")
+    chosen = [{"data_pos": place.token, "data_layer": place.layer, "data_head": place.head} for place in block.places]
+    rows = [
+        element("tr", *(element("td", cell) for cell in row), **place)
+        for row, place in zip(block.rows, chosen or [{}] * len(block.rows), strict=True)
+    ]
     caption = [element("caption", block.caption)] if block.caption else []
     right = " ".join(f"num{index}" for index in sorted(block.numeric)) or None
     body = element("table", *caption, element("thead", element("tr", *heads)), element("tbody", *rows), class_=right)
@@ -116,6 +127,7 @@ def table(block: Table) -> Html:
         role="group",
         aria_label=label,
         data_prompt=block.follows,
+        data_of=block.prompt,
     )
 
 
@@ -152,6 +164,7 @@ def pack_mosaic(mosaic: HeadMosaic, arrays: Arrays) -> tuple[dict[str, Any], byt
         "layers": list(mosaic.layers),
         "heads": list(mosaic.heads),
         "kv": list(mosaic.kv_heads),
+        "step": mosaic.step,
         "windows": list(mosaic.windows),
         "start": list(mosaic.start),
         "detail": pack_figure(Version(figure=mosaic.detail), arrays),

@@ -110,8 +110,19 @@ class Page:
         )
 
     def dark(self, on: bool) -> None:
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if on else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.media(dark=on)
+
+    def media(self, *, dark: bool = False, still: bool = False, paper: bool = False) -> None:
+        """What the system asks for: dark colours, no motion; and whether the page is shown on a screen or on paper."""
+        features = {
+            "prefers-color-scheme": "dark" if dark else "light",
+            "prefers-reduced-motion": "reduce" if still else "no-preference",
+        }
+        self.call(
+            "Emulation.setEmulatedMedia",
+            media="print" if paper else "",
+            features=[{"name": name, "value": value} for name, value in features.items()],
+        )
 
     def run(self, expression: str):
         """The value of a JavaScript expression; promises are awaited."""
@@ -131,6 +142,18 @@ class Page:
     def click(self, x: float, y: float) -> None:
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def press(self, *keys: str) -> None:
+        """Presses keys one after the other, as from a keyboard."""
+        for key in keys:
+            text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
+            code = {"Escape": 27, "Enter": 13, "Tab": 9}.get(key, 0)
+            self.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, **text)
+            self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+
+    def downloads_to(self, folder: Path) -> None:
+        """Lets the page save files, in ``folder``."""
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         data = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]

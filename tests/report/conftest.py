@@ -1,4 +1,4 @@
-"""One headless browser for each module, and a module's report opened in it."""
+"""One headless browser for each module, and a module's report opened in it, anew for each test or once for all of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,3 +23,42 @@ def page(browser: Page, path: Path) -> Page:
     browser.dark(False)
     browser.open_report(path)
     return browser
+
+
+_AT_START = "window.atStart = JSON.stringify(selection.now)"
+_RESET = """(() => {
+  document.activeElement.blur();
+  document.querySelectorAll('dialog[open]').forEach((one) => one.close());
+  document.querySelectorAll('details[open]').forEach((one) => { one.open = false; });
+  for (const holder of document.querySelectorAll('.switch')) {
+    const menu = holder.querySelector('select');
+    if (menu && menu.selectedIndex) { menu.selectedIndex = 0; menu.dispatchEvent(new Event('change')); }
+    const [first] = holder.querySelectorAll('button');
+    if (first && first.ariaPressed !== 'true') first.click();
+  }
+  const { layer, head, tokens } = JSON.parse(window.atStart);
+  selection.choose(null, { layer, head });
+  for (const [key, pos] of Object.entries(tokens)) selection.choose(key, { pos });
+  scrollTo({ top: 0, behavior: 'instant' });
+})()"""
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Page, path: Path) -> Page:
+    """The module's report with all of its pictures drawn, loaded once."""
+    browser.resize(1280, 900)
+    browser.dark(False)
+    browser.open_report(path)
+    browser.draw_all()
+    browser.run(_AT_START)
+    return browser
+
+
+@pytest.fixture
+def kept(opened: Page) -> Page:
+    """That page with the selection, switches and window that it began with: for tests that do not need it loaded anew."""
+    opened.problems.clear()
+    opened.resize(1280, 900)
+    opened.media()
+    opened.run(_RESET)
+    return opened

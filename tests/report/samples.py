@@ -62,6 +62,18 @@ HOSTILE = (
     "<iframe srcdoc='<script>parent.harm=9</script>'>",
     "<style>body{display:none}</style>",
     "<base href='http://localhost:9/'>",
+    "%3Cscript%3Ewindow.harm=10%3C/script%3E",
+    "#token=0&layer=0",
+    "%",
+    "=HYPERLINK('javascript:window.harm=11')",
+    'a,"b"\r\nc',
+    "\u2066isolated\u2069",
+    "{{constructor.constructor('window.harm=12')()}}",
+    "</title><script>window.harm=13</script>",
+    "</style><details open ontoggle=window.harm=14>",
+    "%{z:.3f}<extra>window.harm=15</extra>",
+    "<b>bold</b><br><span style='color:red'>",
+    "__proto__",
 )
 
 

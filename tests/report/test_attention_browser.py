@@ -3,10 +3,8 @@
 import pytest
 
 from interp.report import report
-from interp.tokens import visible
 from report import samples
 from report.chromium import Page
-from report.samples import HOSTILE
 
 WHERE = "document.querySelector('.heads .where').textContent"
 DETAIL = "document.querySelector('.heads .plot').data[0]"
@@ -20,9 +18,8 @@ def path(tmp_path_factory):
 
 
 @pytest.fixture
-def page(page) -> Page:
-    page.draw_all()
-    return page
+def page(kept: Page) -> Page:
+    return kept
 
 
 def set_slider(page: Page, name: str, value: int) -> None:
@@ -168,33 +165,11 @@ def test_a_page_of_heads_alone_opens_on_the_head_that_stands_out(browser, tmp_pa
     assert browser.problems == []
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1600])
-def test_no_sideways_scrolling(page, width):
-    page.resize(width, 844)
-    page.draw_all()
-    page.until(f"document.documentElement.scrollWidth <= {width}")
-
-
-def test_hostile_text_does_nothing_and_is_shown(browser, tmp_path):
-    everything = " ".join(HOSTILE)
-    where = samples.provenance(model=everything, command=everything)
-    report([samples.attention(tuple(HOSTILE), layers=2, provenance=where)], title=everything).save(tmp_path / "h.html")
-    browser.resize(1280, 900)
-    browser.open_report(tmp_path / "h.html")
-    browser.draw_all()
-    browser.run("document.querySelectorAll('details').forEach(node => { node.open = true; })")
-    for pos in range(len(HOSTILE)):
-        browser.run(f"document.querySelector('.heads .pick:nth-child({pos + 1})').click()")
-    browser.until("[...document.querySelectorAll('details .scroll')].every(node => node.querySelector('td'))")
-    assert browser.run("window.harm") is None
-    assert browser.problems == []
-    assert browser.outside() == []
-    assert browser.run("document.querySelectorAll('main script, main iframe, main img, .plot a').length") == 0
-    shown = browser.run("document.querySelector('.heads .strip').textContent")
-    for text in HOSTILE:
-        assert visible(text) in shown
-    names = browser.run(f"{DETAIL}.hovertext[1][0]")
-    assert "<" not in names
+def test_no_sideways_scrolling(page):
+    for width in (320, 390, 768, 1600):
+        page.resize(width, 844)
+        page.until(f"document.querySelector('.heads .plot')._fullLayout.width < {width}")
+        page.until(f"document.documentElement.scrollWidth <= {width}")
 
 
 def test_a_long_prompt_stays_quick(browser, tmp_path):

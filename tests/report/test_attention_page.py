@@ -7,9 +7,7 @@ import pytest
 
 from interp.maths.attention import PACKED_ERROR
 from interp.report import report
-from interp.tokens import visible
 from report import samples
-from report.samples import HOSTILE
 from report.test_page import LIMIT, Outline, data_of, packed, text_of
 
 PAGE_LIMIT = 3_000_000
@@ -112,21 +110,3 @@ def test_size_at_256_tokens_and_270_heads():
     codes = (result.patterns * 255).round()
     assert 0.6 < float((codes == 0).float().mean()) < 0.85
     assert len(report([result]).html().encode()) < PAGE_LIMIT
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_is_inert_and_shown(text):
-    def outline_of(pieces, name):
-        where = samples.provenance(model=name, command=name)
-        return Outline(report([samples.attention(pieces, layers=2, provenance=where)], title=name).html())
-
-    plain, outline = outline_of(("The", " a", "b", "c"), "t"), outline_of(("The", f" {text}", text, "c"), text)
-    assert [tag for tag, _ in outline.tags] == [tag for tag, _ in plain.tags]
-    assert {name for _, values in outline.tags for name in values} == {
-        name for _, values in plain.tags for name in values
-    }
-    assert outline.scripts["code"] == plain.scripts["code"]
-    assert outline.scripts["program"] == plain.scripts["program"]
-    assert visible(text) in data_of(outline).prompts["p0"]["labels"]
-    layout = mosaic_of(outline)["detail"]["layout"]
-    assert not any("<" in label for label in [*layout["xaxis"]["ticktext"], *layout["yaxis"]["ticktext"]])

@@ -21,6 +21,11 @@ def path(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def page(kept):
+    return kept
+
+
 def test_first_picture_soon_no_request_no_complaint(browser, path):
     start = time.monotonic()
     browser.open(path)
@@ -47,7 +52,6 @@ def test_the_policy_blocks_what_the_page_does_not_need(page):
 
 
 def test_the_mode_bar_offers_no_cloud(page):
-    page.draw_all()
     titles = page.run(
         "[...document.querySelectorAll('.modebar-btn')].map(node => node.dataset.title || node.ariaLabel || '')"
     )
@@ -58,7 +62,6 @@ def test_the_mode_bar_offers_no_cloud(page):
 
 
 def test_choosing_a_token_moves_every_view(page):
-    page.draw_all()
     before = page.run("document.querySelector('#lens .picture:last-of-type .plot').data[0].y[3]")
     page.run("document.querySelector('.pick:nth-child(3)').click()")
     assert page.run("document.getElementById('select-token').value") == "p0:2"
@@ -71,7 +74,6 @@ def test_choosing_a_token_moves_every_view(page):
 
 
 def test_the_layer_slider_moves_every_view(page):
-    page.draw_all()
     page.run("{ const s = document.getElementById('select-layer'); s.value = 4; s.dispatchEvent(new Event('input')); }")
     assert page.run("document.getElementById('shown-layer').textContent") == "4"
     page.until("document.querySelector('#lens .plot').layout.shapes[0].y0 === 3.5")
@@ -95,7 +97,6 @@ def test_clicking_a_cell_selects_it(page):
 
 
 def test_switches_change_what_a_picture_shows(page):
-    page.draw_all()
     page.run(
         "[...document.querySelectorAll('#lens .switch button')].find(b => b.textContent === 'Target rank').click()"
     )
@@ -158,7 +159,6 @@ def number_of(hover: str) -> float:
 
 
 def test_text_in_cells_can_be_read_on_every_colour(page):
-    page.draw_all()
     inks = page.run(
         "[...document.querySelectorAll('#lens .heatmap-label text')].map(t => [t.__data__.z, getComputedStyle(t).fill])"
     )
@@ -240,7 +240,6 @@ def test_ranks_are_shown_to_the_last_digit(browser, tmp_path):
 
 
 def test_dark_mode_follows_the_system(page):
-    page.draw_all()
     ground = "getComputedStyle(document.body).backgroundColor"
     ink = "document.querySelector('.plot')._fullLayout.font.color"
     light = page.run(ground), page.run(ink)
@@ -251,7 +250,6 @@ def test_dark_mode_follows_the_system(page):
 
 def test_paper_is_white_in_dark_mode_too(page):
     ink = "document.querySelector('.plot')._fullLayout.font.color"
-    page.draw_all()
     light = page.run(ink)
     page.dark(True)
     page.until(f"{ink} !== '{light}'")
@@ -261,11 +259,11 @@ def test_paper_is_white_in_dark_mode_too(page):
     page.until(f"{ink} !== '{light}'")
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1600])
-def test_no_sideways_scrolling(page, width):
-    page.resize(width, 844)
-    page.draw_all()
-    page.until(f"document.documentElement.scrollWidth <= {width}")
+def test_no_sideways_scrolling(page):
+    for width in (320, 390, 768, 1600):
+        page.resize(width, 844)
+        page.until(f"document.querySelector('#lens .plot')._fullLayout.width < {width}")
+        page.until(f"document.documentElement.scrollWidth <= {width}")
 
 
 def test_long_prompts_stay_quick(browser, tmp_path):
@@ -279,35 +277,3 @@ def test_long_prompts_stay_quick(browser, tmp_path):
     )
     assert took < 1500  # 300 ms on an idle machine
     assert browser.problems == []
-
-
-def test_hostile_text_does_nothing_and_is_shown(browser, tmp_path):
-    pieces = tuple(HOSTILE)
-    everything = " ".join(HOSTILE)
-    where = samples.provenance(model=everything, command=everything, architecture=HOSTILE[0])
-    results = [
-        samples.lens(pieces, HOSTILE, layers=3, provenance=where),
-        samples.attribution(pieces, layers=3, provenance=where, target_piece=HOSTILE[0]),
-        samples.generation(pieces, HOSTILE, provenance=where),
-        samples.story(pieces, HOSTILE, layers=3, provenance=where),
-    ]
-    report(results, title=everything).save(tmp_path / "hostile.html")
-    browser.resize(1280, 900)
-    browser.open_report(tmp_path / "hostile.html")
-    browser.draw_all()
-    browser.run("document.querySelectorAll('details').forEach(node => { node.open = true; })")
-    for pos in range(len(pieces)):
-        browser.run(f"document.querySelector('.pick:nth-child({pos + 1})').click()")
-    browser.until("[...document.querySelectorAll('details .scroll')].every(node => node.querySelector('td'))")
-    assert browser.run("window.harm") is None
-    assert browser.problems == []
-    assert browser.outside() == []
-    assert (
-        browser.run("document.querySelectorAll('main script, main iframe, main img, main base, .plot a').length") == 0
-    )
-    shown = browser.run("document.querySelector('main').textContent")
-    for text in HOSTILE:
-        assert visible(text) in shown
-    ticks = browser.run("[...document.querySelectorAll('#logits .ytick text')].map(node => node.textContent)")
-    for tick, text in zip(ticks, HOSTILE, strict=False):
-        assert tick == (visible(text) if len(visible(text)) <= 14 else visible(text)[:13] + "…")

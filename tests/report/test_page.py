@@ -22,7 +22,6 @@ from interp.results import load_result
 from interp.tokens import visible
 from report import samples
 from report.reading import PageData, lzma_bytes, unpacked
-from report.samples import HOSTILE
 
 LIMIT = 1_000_000
 WORD_PARTS = ("ba", "ce", "di", "fo", "gu", "ha", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "wy", "za", "er")
@@ -192,37 +191,6 @@ def test_every_picture_has_words_and_a_table(outline):
     assert len(pictures) == 7
     assert all(values["aria-label"] for values in pictures)
     assert sum(tag == "details" for tag, _ in outline.tags) == len(pictures)
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_is_inert_and_shown(text):
-    pieces = ("The", f" {text}", text)
-    words, changes = (
-        (text, *samples.WORDS[1:]),
-        {"layers": 2, "provenance": samples.provenance(model=text, command=text)},
-    )
-    results = [
-        samples.lens(pieces, words, **changes),
-        samples.attribution(pieces, target_piece=text, **changes),
-        samples.generation(pieces, words, provenance=changes["provenance"]),
-        samples.story(pieces, words, **changes),
-    ]
-    plain = Outline(
-        report(
-            [*samples.all_results(("The", " a", "b"), layers=2), samples.generation(("The", " a", "b"))], title="t"
-        ).html()
-    )
-    outline = Outline(report(results, title=text).html())
-    assert [tag for tag, _ in outline.tags] == [tag for tag, _ in plain.tags]
-    assert {name for _, values in outline.tags for name in values} == {
-        name for _, values in plain.tags for name in values
-    }
-    assert outline.scripts["code"] == plain.scripts["code"]
-    assert outline.scripts["program"] == plain.scripts["program"]
-    assert visible(text) in outline.text
-    assert visible(text) in data_of(outline).prompts["p0"]["labels"]
-    hidden = re.findall("[\u200b-\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\x00]", outline.text)
-    assert hidden == []
 
 
 def test_kinds_and_emptiness_are_named():

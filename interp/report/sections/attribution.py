@@ -59,7 +59,12 @@ def _picture(result: Any, rows: Rows, values: np.ndarray, prompt: str) -> Pictur
     order = np.argsort(-np.abs(values), kind="stable")[:_LARGEST]
     unit = "contribution to the logit" if result.against_id is None else "contribution to the logit difference"
     largest = attribution_bars(values[order], [_label(rows, int(index)) for index in order], unit=unit)
-    versions = _by_layer(rows, values, unit) | {"Largest first": Version(figure=largest)}
+    places = Axis(
+        of="layer",
+        layers=tuple(rows.layers[int(index)] for index in order),
+        labels=tuple(_label(rows, int(index)) for index in order),
+    )
+    versions = _by_layer(rows, values, unit) | {"Largest first": Version(figure=largest, x=places)}
     if result.heads is not None:
         layers = tuple(range(result.heads.shape[0]))
         axis = Axis(of="layer", layers=layers, labels=tuple(str(layer) for layer in layers))

@@ -4,7 +4,7 @@ from typing import Any
 
 from interp.analyzers.causal_trace_sites import best_layers, lowered
 from interp.figures.causal_trace import TraceMap, trace_lines, trace_lines_follow, trace_map
-from interp.report.blocks import Axis, Block, Line, LinkedTable, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Block, Line, LinkedTable, Picture, Place, Section, Table, Version
 from interp.report.markup import Child, Html, element, join, token
 from interp.report.sections.causal_trace_words import (
     answer_token,
@@ -43,7 +43,7 @@ def build(result: Any, prompt: str) -> Section | None:
     blocks: list[Block] = [_asked(result), *([] if lowered(result) else [_nothing_lost(result)]), *_severed(result)]
     blocks += [_runs(result), _maps(result, prompt, "probability"), _lines(result, prompt), _selected(result, prompt)]
     if lowered(result):
-        blocks.append(_sites(result))
+        blocks.append(_sites(result, prompt))
     blocks.append(_maps(result, prompt, "logit_difference"))
     return Section(
         name="causal-trace",
@@ -237,7 +237,8 @@ def _selected(result: Any, prompt: str) -> LinkedTable:
     )
 
 
-def _sites(result: Any) -> Table:
+def _sites(result: Any, prompt: str) -> Table:
+    sites = [(kind, site) for kind in result.kinds for site in best_layers(result, kind)[:_SHOWN]]
     rows: list[list[Child]] = [
         [
             _LABELS[kind],
@@ -247,8 +248,7 @@ def _sites(result: Any) -> Table:
             change_of(site.effect.value),
             bounds_of(site.effect),
         ]
-        for kind in result.kinds
-        for site in best_layers(result, kind)[:_SHOWN]
+        for kind, site in sites
     ]
     return Table(
         columns=("restored", "token", "layers", "probability", "effect", f"{result.confidence:.0%} interval"),
@@ -258,4 +258,6 @@ def _sites(result: Any) -> Table:
             f"For each kind of state the {_SHOWN} tokens that bring back most, each at its best layer. An interval is that of its own "
             "cell; a best cell is chosen among many, which flatters it a little."
         ),
+        places=[Place(token=site.position, layer=site.layer) for _, site in sites],
+        prompt=prompt,
     )
