@@ -25,6 +25,7 @@ LAYERS = {
     "interp.prompts": 2,
     "interp.interventions": 2,
     "interp.tokens": 3,
+    "interp.plain_json": 3,
     "interp.cache": 4,
     "interp.checkpoint": 4,
     "interp.results": 4,
