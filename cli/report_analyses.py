@@ -18,7 +18,7 @@ class Asked:
     """What the command line asks about; what it does not say is None."""
 
     prompt: "PromptLike"
-    target: str | None = None
+    target: str | int | None = None
     subject: str | None = None
     corrupted: "PromptLike | None" = None
     fact: "Fact | None" = None

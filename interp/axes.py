@@ -21,6 +21,7 @@ AXES: dict[str, str] = {
     "expert": "experts of a mixture-of-experts layer",
     "k": "the best few of a ranking, best first",
     "row": "rows of a flattened set of positions or layers",
+    "column": "columns of a table that two results share: tokens, heads or one quantity",
     "step": "steps of generation or of optimisation",
     "sample": "random draws",
     "draw": "a text as it is, then what was drawn from it",

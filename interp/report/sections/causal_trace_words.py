@@ -1,5 +1,6 @@
 """The sentences about a causal trace: what was found, and how its numbers and places read."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,9 @@ def _claims(result: Any, total: Estimate) -> list[Finding]:
                     f"{number_of(effect.value)}{spread_of(result, effect)}.",
                 ]
             )
-            claims.append(_brought_back(text, effect, total))
+            # The last token's state is the output in the end, so that it brings all back is no news; how early it does is.
+            early_enough = 1 - start / result.n_layers
+            claims.append(replace(_brought_back(text, effect, total), strength=early_enough))
     for kind in ("mlp", "attn"):
         if kind in result.kinds:
             claims += [_claim(result, site, total) for site in best_layers(result, kind)[:1]]
