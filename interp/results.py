@@ -119,6 +119,12 @@ class Result(ABC):
             )
         return result
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows the result: inert HTML, see ``interp.notebook``."""
+        from interp.notebook import fragment
+
+        return fragment(self)
+
     def to_json(self) -> dict[str, Any]:
         """The result as one JSON-safe object: tensors as nested lists, NaN and infinity as null."""
         head = {"kind": self.kind, "schema_version": self.schema_version}
