@@ -94,7 +94,7 @@ def _tensor(value: Any, annotation: Any, name: str) -> Tensor:
     for dtype in _types(value):
         try:
             found = torch.tensor(_nan_for_null(value), dtype=torch.float64 if dtype is torch.float32 else dtype)
-        except (TypeError, RuntimeError, OverflowError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise _misfit(name, annotation) from error
         found = _in_its_precision(found) if dtype is torch.float32 else found
         if isinstance(found, annotation):

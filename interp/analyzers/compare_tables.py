@@ -16,8 +16,8 @@ def on_shared(
     name: str,
     rows: Shared,
     columns: Shared,
-    a: Float[Tensor, "row column"],
-    b: Float[Tensor, "row column"],
+    a: Float[Tensor, "..."],
+    b: Float[Tensor, "..."],
     *,
     title: str,
     unit: str,
@@ -25,7 +25,7 @@ def on_shared(
     same: Bool[Tensor, " column"] | None = None,
     texts: tuple[Callable[[int, int], str], Callable[[int, int], str]] | None = None,
 ) -> Quantity:
-    """``a`` and ``b``, each on the whole axes of its own result, where these are shared.
+    """``a`` and ``b``, each [row column] on the whole axes of its own result, where these are shared.
 
     ``same`` is False for shared columns whose values are of two different things, which have no difference. ``texts`` say what a cell is
     about, from its row and column in the result.

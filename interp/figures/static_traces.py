@@ -47,7 +47,7 @@ def _limits(trace: Any, z: Float[np.ndarray, "row column"]) -> tuple[float, floa
 def _shades(scale: Any) -> UInt8[np.ndarray, "row 3"]:
     points = [index / (_SHADES - 1) for index in range(_SHADES)]
     colors = sample_colorscale([list(stop) for stop in scale] if scale else "Viridis", points)
-    parts = [[float(part) for part in re.findall(r"[\d.]+", color)[:3]] for color in colors]
+    parts = [[float(part) for part in re.findall(r"[\d.]+", str(color))[:3]] for color in colors]
     return np.round(parts).astype(np.uint8)
 
 
@@ -151,7 +151,7 @@ def _entry(trace: Any, count: int) -> tuple[str, str, float]:
 def _ends(trace: Any) -> tuple[float, float]:
     """The numbers of the first and the last colour; where logarithms are coloured, the numbers themselves."""
     logarithms = trace.meta is not None and "log" in trace.meta and trace.customdata is not None
-    shown = trace.customdata if logarithms else trace.z
+    shown: Any = trace.customdata if logarithms else trace.z
     finite = np.array([value for row in shown for value in row if value is not None], dtype=float)
     finite = finite[np.isfinite(finite)]
     if logarithms and finite.size:

@@ -1,7 +1,7 @@
 """The few facts that a page and the terminal open with: which of all findings, in which order, and where each is shown.
 
 Findings are ordered by what they stand on (``Evidence``: what the model says, what was shown by changing something, what was read off, what
-is merely so, what ought to hold), then by strength, then by their place on the page. No section gives more than two, so that
+is merely so, what ought to hold), then by strength, then by their place on the page. No section gives more than three, so that
 one analysis does not crowd out the others.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 from interp.report.blocks import Finding, HeadMosaic, Picture, Section
 from interp.report.markup import Child, Html
 
-SHOWN = 6
-OF_ONE_SECTION = 2
+SHOWN = 7
+OF_ONE_SECTION = 3
 
 _TAG = re.compile(r"<[^>]*>")
 

@@ -11,7 +11,7 @@ from interp.report.findings import OF_ONE_SECTION, SHOWN, most_notable, plain
 from interp.report.markup import join, token
 from report import samples
 from report.edit_samples import effect
-from report.patching_samples import activation_patching
+from report.patching_samples import patching
 
 
 def section(name: str, *findings: Finding) -> Section:
@@ -31,8 +31,8 @@ def test_evidence_comes_before_strength_and_strength_before_place() -> None:
 def test_one_section_does_not_crowd_out_the_others() -> None:
     many = section("a", *(Finding(text=str(i), rank=Evidence.ANSWER, strength=1 - i / 10) for i in range(9)))
     found = most_notable([many, section("b", Finding(text="b", rank=Evidence.CHECK))])
-    assert [one.sentence for one in found] == ["0", "1", "b"]
-    assert OF_ONE_SECTION == 2
+    assert [one.sentence for one in found] == ["0", "1", "2", "b"]
+    assert OF_ONE_SECTION == 3
     sections = [section(str(i), Finding(text=str(i), rank=Evidence.READ)) for i in range(20)]
     assert len(most_notable(sections)) == SHOWN
 
@@ -46,7 +46,7 @@ RESULTS = [
     samples.attention(),
     samples.causal_trace(),
     effect(),
-    activation_patching(),
+    patching(),
 ]
 
 
@@ -86,20 +86,21 @@ def test_the_numbers_are_those_of_the_result() -> None:
     lost, *claims = report([trace]).findings
     total = trace.total_effect()
     assert (lost.value, lost.interval, lost.null) == (total.value, (total.lower, total.upper), 0.0)
-    _, _, effect = trace.peak("mlp")
-    assert any(one.value == pytest.approx(effect.value) for one in claims) or claims
+    _, _, effect = trace.peak("attn")
+    assert claims[0].value == pytest.approx(effect.value)
+    assert claims[0].strength == pytest.approx(min(1.0, effect.value / total.value))
     (answer, *_) = report([samples.story()]).findings
     assert answer.value == pytest.approx(float(samples.story().final_probs[0]))
     record = lost.record()
-    assert record["anchor"].startswith("trace")
+    assert record["anchor"].startswith("causal-trace.")
     assert set(record) == {"sentence", "value", "unit", "interval", "null", "strength", "anchor", "label"}
 
 
 def test_where_the_last_token_brings_all_back_is_no_news() -> None:
     """The early site at the subject, which need not be there, comes before the late one, which always is."""
-    lost, early = report([samples.causal_trace()]).findings
+    lost, early = report([samples.causal_trace(kinds=("resid",))]).findings[:2]
     assert "loses the answer" in lost.sentence
-    assert "Tower" in early.sentence
+    assert "Restoring the stream at ␣Tower" in early.sentence
 
 
 def test_nothing_is_named_where_nothing_was_lost() -> None:

@@ -24,7 +24,7 @@ KINDS = {
 
 def build(result: Any, prompt: str) -> Section | None:
     """Both sides in words, numbers of each as a whole, the quantities as maps, and the cells that differ most."""
-    what = KINDS.get(result.compared, result.compared.replace("_", " "))
+    what: str = KINDS.get(result.compared) or result.compared.replace("_", " ")
     lead = (
         f"Two results of one kind ({what}) side by side, and what the second has more than the first. A cell that only one "
         "of them has, or that is about another token in each, has no difference and is left empty."

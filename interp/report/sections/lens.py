@@ -207,8 +207,8 @@ def _findings(result: Any, rows: Rows) -> tuple[Finding, ...]:
             text=join([*seen, f" {where}."]),
             rank=Evidence.READ,
             strength=(len(tops) - first) / len(tops),
-            value=float(first if rows.layers[first] is None else rows.layers[first]),
-            unit="layer",
+            value=float(first),
+            unit="row of the lens",
         )
     ]
     target, rank = int(result.target_ids[-1]), int(result.target_rank[-1, -1])
