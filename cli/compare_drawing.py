@@ -66,7 +66,12 @@ def _largest(one: "Comparison") -> Any:
     sides = (one.a.name, one.b.name) if quantity.a is not None else ()
     bounds = ("interval",) if quantity.lower is not None else ()
     columns = (quantity.row_axis, quantity.column_axis, *sides, "difference", *bounds)
-    return table(columns, rows, title=f"where the {quantity.title} differs most ({quantity.unit})", right="  >>>>")
+    return table(
+        columns,
+        rows,
+        title=f"where the {quantity.title} differs most ({quantity.unit})",
+        right="  >>>>"[: len(columns)],
+    )
 
 
 def _cell(quantity: "Quantity", cell: "Cell") -> list[str]:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from interp.figures.static_axes import WIDTH, Panel, axes, panel_of, svg_text
 from interp.figures.static_traces import DRAWERS, legend
 
-_MOST_HEIGHT = 560
+_MOST_HEIGHT = 560.0
 
 
 def static(figure: go.Figure) -> str:

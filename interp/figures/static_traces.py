@@ -41,7 +41,7 @@ def _limits(trace: Any, z: Float[np.ndarray, "row column"]) -> tuple[float, floa
     """The values of the first and the last colour."""
     finite = z[np.isfinite(z)]
     ends = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    return (ends[0] if trace.zmin is None else trace.zmin, ends[1] if trace.zmax is None else trace.zmax)
+    return (ends[0] if trace.zmin is None else float(trace.zmin), ends[1] if trace.zmax is None else float(trace.zmax))
 
 
 def _shades(scale: Any) -> UInt8[np.ndarray, "row 3"]:
@@ -77,7 +77,7 @@ def _bar(trace: Any, panel: Panel, bars: Sequence[Any]) -> str:
             continue
         start, end = place + shift, place + shift + width
         (x0, y0), (x1, y1) = (
-            (panel.at(0, start), panel.at(length, end)) if flat else (panel.at(start, 0), panel.at(end, length))
+            (panel.at(0.0, start), panel.at(length, end)) if flat else (panel.at(start, 0.0), panel.at(end, length))
         )
         where = f'x="{min(x0, x1):.1f}" y="{min(y0, y1):.1f}" width="{abs(x1 - x0):.1f}" height="{abs(y1 - y0):.1f}"'
         color = colors if isinstance(colors, str) or colors is None else colors[index]
@@ -133,7 +133,7 @@ def legend(traces: Sequence[Any], height: float) -> tuple[str, float]:
     return "".join(parts), (y - height + 10 if parts else 0.0)
 
 
-def _entry(trace: Any, count: int) -> tuple[str, str, float]:
+def _entry(trace: Any, count: int) -> tuple[str, str, int]:
     """The words of a trace, its colours with PLACE for where they are, and how wide these are; no words where there is nothing to say."""
     if trace.type == "heatmap":
         if trace.showscale is False:
@@ -141,7 +141,11 @@ def _entry(trace: Any, count: int) -> tuple[str, str, float]:
         shades = np.concatenate([_shades(trace.colorscale)[None, ::4], np.full((1, _SHADES // 4, 1), 255, np.uint8)], 2)
         low, high = _ends(trace)
         title = plain(trace.colorbar.title.text or "")
-        return f"{low:.3g} to {high:.3g} {title}", f'<image PLACE preserveAspectRatio="none" href="{_png(shades)}"/>', 64
+        return (
+            f"{low:.3g} to {high:.3g} {title}",
+            f'<image PLACE preserveAspectRatio="none" href="{_png(shades)}"/>',
+            64,
+        )
     if not trace.name or count == 1 or trace.showlegend is False:
         return "", "", 0
     color = (trace.line.color or trace.marker.color) if trace.type == "scatter" else trace.marker.color

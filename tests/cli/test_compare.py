@@ -9,6 +9,7 @@ import torch
 import interp as package
 import word_model
 from interp.results import load_result
+from random_edit import random_edit
 from report import samples
 
 A, B, LONGER = "tower of Pisa is in city", "bridge of Pisa is in city", "what bridge of Pisa is in city"
@@ -74,7 +75,8 @@ def test_before_and_after_an_edit_and_the_model_as_it_was(interp, opened, tmp_pa
     model, path = opened["smollm2-135m"], tmp_path / "edit.safetensors"
     fact = package.Fact("Pisa", "tower of {} is in city", "lake")
     before = [parameter.clone() for parameter in model.hf.parameters()]
-    package.edit_facts(model, fact, layers=[0], seed=0).save(path)
+    edit = random_edit(model, [0], facts=(fact,), size=2.0)
+    edit.save(path)
     ended = interp("compare", A, "--edit", str(path), "--json", "-q")
     assert ended.code == 0, ended.stderr
     found = json.loads(ended.stdout)
@@ -82,7 +84,11 @@ def test_before_and_after_an_edit_and_the_model_as_it_was(interp, opened, tmp_pa
     assert (one["a"]["name"], one["b"]["name"]) == ("before", "after")
     quantity = next(one for one in found["result"]["quantities"] if one["name"] == "target_probability")
     assert quantity["a_texts"][0][0] == "lake"
-    assert quantity["difference"][-1][-1] > 0.1
+    probs = [float(model.run(A, logits="last").last_logits[0].softmax(-1)[model.tokens("lake").ids[0]])]
+    with edit.applied(model):
+        probs.append(float(model.run(A, logits="last").last_logits[0].softmax(-1)[model.tokens("lake").ids[0]]))
+    assert quantity["difference"][-1][-1] == pytest.approx(probs[1] - probs[0], abs=1e-5)
+    assert abs(probs[1] - probs[0]) > 1e-4
     assert all(torch.equal(old, new) for old, new in zip(before, model.hf.parameters(), strict=True))
 
 

@@ -10,6 +10,7 @@ import interp as package
 import word_model
 from interp.report import report
 from interp_cli.report_analyses import ANALYSES, Asked, chosen
+from random_edit import random_edit
 from report import samples
 
 PROMPT = "The Eiffel Tower is located in the city of"
@@ -73,6 +74,22 @@ def test_one_page_and_what_was_found(interp, tmp_path: Path) -> None:
     assert path.stat().st_size < 1_000_000
 
 
+@pytest.mark.slow
+@pytest.mark.model
+def test_a_trace_and_an_edit_of_the_default_model(interp, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    options = ("--subject", "The Eiffel Tower", "--edit", " Rome", "--sections", "story,trace")
+    ended = interp("report", PROMPT, *options, "-o", str(path), "--json", *ON_CPU)
+    assert ended.code == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["kinds"] == ["residual_story", "causal_trace", "edit_effect"]
+    first, second, lost, *_ = found["findings"]
+    assert "␣Rome is now the first choice in place of ␣Paris" in first["sentence"]
+    assert second["value"] == pytest.approx(0.70, abs=0.02)
+    assert lost["interval"][0] < lost["value"] < lost["interval"][1]
+    assert path.stat().st_size < 1_000_000
+
+
 def test_every_section_has_a_way_to_run() -> None:
     assert set(KINDS) == set(ANALYSES)
     assert [name for name, analysis in ANALYSES.items() if analysis.default] == ["story", "lens", "attribution"]
@@ -88,7 +105,13 @@ def test_a_section_by_its_name(interp, opened, tmp_path: Path, name: str) -> Non
     assert found["bytes"] == path.stat().st_size
 
 
-def test_what_the_options_add_stands_on_one_page_and_the_edit_is_undone(interp, opened, tmp_path: Path) -> None:
+def test_what_the_options_add_stands_on_one_page_and_the_edit_is_undone(
+    interp, opened, tmp_path: Path, monkeypatch
+) -> None:
+    def edit_facts(model, fact, **options):
+        return random_edit(model, [0], facts=(fact,))
+
+    monkeypatch.setattr("interp.editing.edit_facts.edit_facts", edit_facts)
     path, before = tmp_path / "page.html", bytes_of(opened)
     options = ("--subject", SUBJECT, "--corrupted", CORRUPTED, "--edit", NEW)
     ended = interp("report", WORDS, *options, "-o", str(path), "--json", "-q")
