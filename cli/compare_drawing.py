@@ -26,8 +26,11 @@ def draw(console: Any, found: "Sequence[Comparison]") -> None:
         for side in (one.a, one.b):
             about = f": {visible(side.text)}" if side.text else ""
             console.print(f"{visible(side.name)} ({visible(side.provenance.model)}){about}", soft_wrap=True)
+        console.print(f"{one.compared.replace('_', ' ')} as a whole:", soft_wrap=True)
         console.print(_summaries(one))
         if one.quantities:
+            quantity = one.quantity()
+            console.print(f"where the {quantity.title} differs most ({quantity.unit}):", soft_wrap=True)
             console.print(_largest(one))
         for words in one.aligned:
             console.print(f"aligned: {words}", soft_wrap=True)
@@ -51,8 +54,7 @@ def _record(one: "Comparison") -> dict[str, Any]:
 
 def _summaries(one: "Comparison") -> Any:
     rows = [_summary(summary) for summary in one.summaries]
-    title = f"{one.compared.replace('_', ' ')} as a whole"
-    return table(("", one.a.name, one.b.name, "difference", "unit"), rows, title=title, right=" >>> ")
+    return table(("", one.a.name, one.b.name, "difference", "unit"), rows, right=" >>> ")
 
 
 def _summary(summary: "Summary") -> list[str]:
@@ -63,21 +65,22 @@ def _summary(summary: "Summary") -> list[str]:
 def _largest(one: "Comparison") -> Any:
     quantity = one.quantity()
     rows = [_cell(quantity, cell) for cell in one.largest(k=_LISTED)]
+    places = (quantity.row_axis, *_second(quantity, quantity.column_axis))
     sides = (one.a.name, one.b.name) if quantity.a is not None else ()
-    bounds = ("interval",) if quantity.lower is not None else ()
-    columns = (quantity.row_axis, quantity.column_axis, *sides, "difference", *bounds)
-    return table(
-        columns,
-        rows,
-        title=f"where the {quantity.title} differs most ({quantity.unit})",
-        right="  >>>>"[: len(columns)],
-    )
+    numbers = (*sides, "difference", *(("interval",) if quantity.lower is not None else ()))
+    return table((*places, *numbers), rows, right=" " * len(places) + ">" * len(numbers))
 
 
 def _cell(quantity: "Quantity", cell: "Cell") -> list[str]:
-    sides = [_side(cell.a_text, cell.a), _side(cell.b_text, cell.b)] if quantity.a is not None else []
+    texts = (cell.a_text, cell.b_text) if cell.a_text != cell.b_text else ("", "")
+    sides = [_side(texts[0], cell.a), _side(texts[1], cell.b)] if quantity.a is not None else []
     bounds = [f"{_signed(cell.lower)} to {_signed(cell.upper)}"] if quantity.lower is not None else []
-    return [cell.row, cell.column, *sides, _signed(cell.difference), *bounds]
+    return [cell.row, *_second(quantity, cell.column), *sides, _signed(cell.difference), *bounds]
+
+
+def _second(quantity: "Quantity", words: str) -> tuple[str, ...]:
+    """What stands in the second column: nothing where a quantity has one number a row."""
+    return (words,) if len(quantity.columns) > 1 else ()
 
 
 def _side(text: str, value: float) -> str:

@@ -37,7 +37,7 @@ def build(result: Any, prompt: str) -> Section | None:
     return Section(
         name="comparison",
         title=f"{what.capitalize()}: {visible(result.a.name)} and {visible(result.b.name)}",
-        label="Comparison",
+        label=f"{what.capitalize()}, compared",
         lead=lead,
         place=5,
         blocks=blocks,
@@ -94,28 +94,27 @@ def _picture(result: Any, shown: list[Any], prompt: str) -> Picture:
 def _largest(result: Any) -> Table:
     """The cells of the first quantity that differ most."""
     quantity = result.quantity()
-    cells = result.largest(k=_LISTED)
-    bounded = quantity.lower is not None
     rows: list[list[Child]] = []
-    for cell in cells:
-        bounds = [_bounds(cell)] if bounded else []
-        rows.append(
-            [
-                cell.row,
-                cell.column,
-                *([_about(cell.a_text, cell.a), _about(cell.b_text, cell.b)] if quantity.a is not None else []),
-                _change(cell.difference),
-                *bounds,
-            ]
-        )
+    for cell in result.largest(k=_LISTED):
+        texts = (cell.a_text, cell.b_text) if cell.a_text != cell.b_text else ("", "")
+        values = [_about(texts[0], cell.a), _about(texts[1], cell.b)] if quantity.a is not None else []
+        bounds = [_bounds(cell)] if quantity.lower is not None else []
+        rows.append([cell.row, *_second(quantity, cell.column), *values, _change(cell.difference), *bounds])
+    places = (quantity.row_axis, *_second(quantity, quantity.column_axis))
     sides = (visible(result.a.name), visible(result.b.name)) if quantity.a is not None else ()
+    numbers = (*sides, "difference", *(("interval",) if quantity.lower is not None else ()))
     return Table(
-        columns=(quantity.row_axis, quantity.column_axis, *sides, "difference", *(["interval"] if bounded else [])),
+        columns=(*places, *numbers),
         rows=rows,
-        numeric=frozenset(range(2, 4 + len(sides))),
+        numeric=frozenset(range(len(places), len(places) + len(numbers))),
         caption=f"Where the {quantity.title} differs most ({quantity.unit})",
         long=True,
     )
+
+
+def _second(quantity: Any, words: str) -> tuple[str, ...]:
+    """What stands in the second column: nothing where a quantity has one number a row."""
+    return (words,) if len(quantity.columns) > 1 else ()
 
 
 def _notes(result: Any, shown: list[Any]) -> Html:
@@ -139,7 +138,7 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         values = "" if quantity.a is None else f": {_value(cell.a)} and {_value(cell.b)}"
         bounds = f" ({_bounds(cell)})" if math.isfinite(cell.lower) else ""
         clear = not math.isfinite(cell.lower) or not cell.lower <= 0 <= cell.upper
-        column = [] if len(quantity.columns) == 1 else [f", {quantity.column_axis} ", quoted(cell.column)]
+        column = [f", {quantity.column_axis} ", quoted(cell.column)] if len(quantity.columns) > 1 else []
         where = [f"{quantity.row_axis} ", quoted(cell.row), *column]
         text = join(
             [f"The {quantity.title} differs most at ", *where, f", by {_change(cell.difference)}{bounds}{values}."]
