@@ -218,10 +218,12 @@ def _measure(every: Estimates, index: int) -> Estimates:
 
 def _confidence(
     a: CausalTraceResult | HeadProfilesResult, b: CausalTraceResult | HeadProfilesResult, axes: Aligner
-) -> float:
-    if a.confidence != b.confidence:
-        axes.refuse(f"intervals: those of A are of {a.confidence:.0%}, those of B of {b.confidence:.0%}")
-    return a.confidence
+) -> float | None:
+    """The confidence of the intervals of both; None where they differ, so that no interval of a difference follows from them."""
+    if a.confidence == b.confidence:
+        return a.confidence
+    axes.refuse(f"intervals: those of A are of {a.confidence:.0%}, those of B of {b.confidence:.0%}")
+    return None
 
 
 def _at_places(trace: CausalTraceResult, kind: str, places: list[str]) -> Estimates:

@@ -65,14 +65,17 @@ def estimated_on_shared(
     a: Estimates,
     b: Estimates,
     *,
-    confidence: float,
+    confidence: float | None,
     title: str,
     unit: str,
     axes: tuple[str, str],
 ) -> Quantity:
-    """As ``on_shared`` for estimates [row column], with Welch's interval of each difference."""
+    """As ``on_shared`` for estimates [row column], with Welch's interval of each difference.
+
+    ``confidence`` is that of the intervals of both; None, where they are of two, gives no interval.
+    """
     left, right = _estimates(a, rows.a, columns.a), _estimates(b, rows.b, columns.b)
-    difference = unpaired_difference(right, left, confidence)
+    difference = None if confidence is None else unpaired_difference(right, left, confidence)
     return Quantity(
         name=name,
         title=title,
@@ -83,9 +86,9 @@ def estimated_on_shared(
         columns=columns.labels,
         a=left.value.float(),
         b=right.value.float(),
-        difference=difference.value.float(),
-        lower=difference.lower.float(),
-        upper=difference.upper.float(),
+        difference=(right.value - left.value).float(),
+        lower=None if difference is None else difference.lower.float(),
+        upper=None if difference is None else difference.upper.float(),
         a_texts=None,
         b_texts=None,
     )

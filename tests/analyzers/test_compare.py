@@ -9,11 +9,14 @@ from torch.testing import assert_close
 
 import interp
 from interp.analyzers.compare import COMPARABLE, compare
+from interp.analyzers.head_profiles import head_profiles
 from interp.errors import UsageError
 from interp.maths.statistics import mean_estimates, unpaired_difference
 from interp.results import load_result
+from interp.runner.model import Model
 from report import samples
 from report.samples import PIECES
+from tiny_models import build as tiny_model
 
 ONE_OF_EACH = {
     "logit_lens": lambda **changes: samples.lens(layers=4, **changes),
@@ -159,6 +162,24 @@ def test_traces_are_compared_by_the_places_of_the_prompt() -> None:
             6 * len(further)
         )
         assert float(quantity.a[layer, 2]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_head_profiles_are_compared_measure_by_measure_with_intervals() -> None:
+    prompts = [[5, 9, 33, 5, 9, 44, 8, 33, 17], [7, 9, 9, 9, 40, 7, 41, 9], [3, 20, 21, 20, 21, 22, 3, 20]]
+    a, b = (head_profiles(Model(tiny_model("llama", seed=seed)), prompts, local=4) for seed in (0, 1))
+    found = compare(a, b)
+    assert [quantity.name for quantity in found.quantities] == [measure.name for measure in a.measures]
+    quantity = found.quantity("previous_token")
+    expected = b.value.value[0] - a.value.value[0]
+    assert_close(quantity.difference, expected.float())
+    assert bool((quantity.lower < quantity.difference).all() and (quantity.difference < quantity.upper).all())
+    assert any("Welch" in words for words in found.aligned)
+
+
+def test_intervals_of_two_confidences_give_none() -> None:
+    found = compare(samples.causal_trace(layers=4), samples.causal_trace(layers=4, confidence=0.9))
+    assert all(quantity.lower is None for quantity in found.quantities)
+    assert "intervals: those of A are of 95%, those of B of 90%" in found.not_aligned
 
 
 def test_next_tokens_that_only_one_lists_have_no_value_in_the_other() -> None:
