@@ -48,7 +48,7 @@ def compare(
     asked: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="A [B]", help="Two prompts; one prompt with --model-b or --edit; or two saved results of one kind."
+            metavar="A B", help="Two prompts; one prompt with --model-b or --edit; or two saved results of one kind."
         ),
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
@@ -82,7 +82,7 @@ def compare(
     output: OutputPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Put two prompts, two models or an edit's before and after side by side.
+    """Put two prompts, two models, or before and after, side by side.
 
     Layers, heads and tokens are matched where they mean the same in both; prompts of different length from the end. What has no counterpart
     is named and left out. With -o everything goes to a file: .html to look at, .safetensors, .json or .csv.

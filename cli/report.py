@@ -46,7 +46,7 @@ def report(
     asked: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PROMPT | RESULT...",
+            metavar="PROMPT|RESULT",
             help="One prompt, as for the other commands; or saved results, which end in .safetensors or .json.",
         ),
     ] = None,
