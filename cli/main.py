@@ -26,6 +26,7 @@ COMMANDS = {
     "trace": "Find the states that carry an answer, by causal tracing.",
     "patch": "Show which states carry an answer, by patching.",
     "ablate": "Show what the model loses without each part.",
+    "compare": "Put two prompts, two models, or before and after, side by side.",
     "edit": "Write a fact into a model's weights and show what that changes.",
     "moments": "Measure the second moment of a layer's keys over a corpus.",
     "generate": "Continue a prompt; show the loop's times and memory.",

@@ -1,4 +1,4 @@
-"""``interp report``: one prompt, every analysis, one HTML file."""
+"""``interp report``: one prompt, the analyses that were asked for, one HTML file; or the same page again from saved results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 
 from interp.errors import UsageError
 
+from .edit import read_fact
 from .model import open_model
 from .options import (
     DEFAULT_MODEL,
@@ -25,28 +26,58 @@ from .options import (
 )
 from .output import Output, check_writable, table
 from .prompt import read_prompt
+from .report_analyses import ANALYSES, Asked, analyse, chosen
+from .saved import is_saved, load_saved
 
 if TYPE_CHECKING:
+    from interp.report.findings import Found
+    from interp.report.page import Report
     from interp.results import Result
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
-GENERATED = 16
-"""Tokens that the page shows the model going on with, at most."""
+EXAMPLE = "interp report 'The Eiffel Tower is located in the city of'"
 
 ReportPath = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")]
 
 
 @app.command()
 def report(
-    prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="As for the other commands; left out with --from.")
+    asked: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PROMPT|RESULT",
+            help="One prompt, as for the other commands; or saved results, which end in .safetensors or .json.",
+        ),
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
     target: Target = None,
-    saved: Annotated[
-        list[Path] | None,
-        typer.Option("--from", metavar="FILE", help="Make the page from saved results, without a model; repeatable."),
+    sections: Annotated[
+        str | None,
+        typer.Option(
+            "--sections",
+            metavar="NAME,NAME",
+            help=f"What to run: {', '.join(ANALYSES)}; or all, or default "
+            f"({', '.join(name for name, analysis in ANALYSES.items() if analysis.default)} and what other options add).",
+        ),
+    ] = None,
+    subject: Annotated[
+        str | None,
+        typer.Option("--subject", "-s", metavar="TEXT", help="What the prompt is about: adds a causal trace of it."),
+    ] = None,
+    corrupted: Annotated[
+        str | None,
+        typer.Option(
+            "--corrupted", metavar="PROMPT", help="As many tokens with another answer: adds activation patching."
+        ),
+    ] = None,
+    edit: Annotated[
+        str | None,
+        typer.Option(
+            "--edit",
+            metavar="TARGET",
+            help="Write this answer for the subject, such as ' Rome': adds before and after. Undone at the end.",
+        ),
     ] = None,
     chat: Chat = False,
     system: System = None,
@@ -61,21 +92,27 @@ def report(
 ) -> None:
     """Run a prompt and write one HTML file about it.
 
-    The page holds the tokens, the embeddings, positions, who reads whom, the residual story, the logit lens, what each component adds
-    to the answer, the tensors of the model, and where the figures come from. It opens offline and makes no request.
+    The page opens with what was found and goes on with a section for each analysis, and where the figures come from. It opens offline and
+    makes no request. Saved results, from -o or --json of any command, give the page again without a model.
     """
     check_writable(output, (".html",))
     speaker = Output(command="report", as_json=as_json, quiet=quiet)
-    if saved:
-        if prompt is not None:
-            raise UsageError("a prompt and --from were both given; give one of them")
-        results = _load(saved)
-    elif prompt is None:
-        raise UsageError("a prompt is needed, such as: interp report 'The Eiffel Tower is located in the city of'")
+    if asked and any(map(is_saved, asked)):
+        _only_files(sections=sections, subject=subject, corrupted=corrupted, edit=edit, target=target)
+        results = load_saved(asked)
     else:
-        asked = read_prompt(prompt, chat=chat, system=system)
+        request = Asked(
+            prompt=read_prompt(_one_prompt(asked), chat=chat, system=system),
+            target=target,
+            subject=subject,
+            corrupted=None if corrupted is None else read_prompt(corrupted, chat=chat, system=system),
+            fact=_fact(asked, subject, edit, chat=chat or system is not None),
+            seed=seed,
+        )
+        names = chosen(sections, request)
         opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
-        results = _analyse(speaker, opened, asked, target)
+        with speaker.progress() as step:
+            results = analyse(opened, request, names, step)
 
     from interp.report.page import report as make_report
 
@@ -83,94 +120,55 @@ def report(
     page.save(output)
     for note in page.notes:
         speaker.warn(note)
-    summary = _summary(results)
-    payload = {
-        "path": output.resolve(),
-        "bytes": output.stat().st_size,
+    speaker.show(_payload(page, results, output), lambda console: _draw(console, page, results, output), to_stdout=True)
+
+
+def _one_prompt(asked: Sequence[str] | None) -> str:
+    if not asked:
+        raise UsageError(f"a prompt is needed, such as: {EXAMPLE}; or saved results, such as lens.safetensors")
+    if len(asked) > 1:
+        raise UsageError(
+            f"{len(asked)} arguments are neither one prompt nor saved results; put the prompt in quotes: {EXAMPLE}"
+        )
+    return asked[0]
+
+
+def _only_files(**options: str | None) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"--{name} is of a prompt; saved results are shown as they are, so leave it out")
+
+
+def _fact(asked: Sequence[str] | None, subject: str | None, target: str | None, *, chat: bool) -> Any:
+    """The fact that --edit writes; None without it."""
+    if target is None:
+        return None
+    if subject is None:
+        raise UsageError("--edit needs --subject, the words of the prompt that the fact is about")
+    if chat:
+        raise UsageError("--edit is of plain text; leave --chat and --system out")
+    return read_fact(_one_prompt(asked), subject, target)
+
+
+def _payload(page: "Report", results: "Sequence[Result]", path: Path) -> dict[str, Any]:
+    return {
+        "path": path.resolve(),
+        "bytes": path.stat().st_size,
+        "models": list(dict.fromkeys(result.provenance.model for result in results)),
         "kinds": [result.kind for result in results],
-        **summary,
+        "findings": [found.record() for found in page.findings],
     }
-    speaker.show(payload, lambda console: _draw(console, output, summary), to_stdout=True)
 
 
-def _analyse(speaker: Output, model: Any, prompt: Any, target: str | None) -> "list[Result]":
-    """The analyses that the page is about, in the order the data moves; those that the model has nothing for are left out."""
-    import interp
-
-    shown = len(model.sites.available.get("attn.pattern", ())) == model.atlas.n_layers
-    if not shown:
-        model.notify("this model shows no attention patterns, so the page does not say who reads whom")
-    routed = any(block.router for block in model.atlas.blocks)
-    todo = (
-        ("residual story", lambda: interp.residual_story(model, prompt)),
-        ("embeddings", lambda: interp.embedding_geometry(model, prompt)),
-        ("positions", lambda: interp.position_encoding(model)),
-        *((("attention", lambda: interp.attention_summary(model, prompt)),) if shown else ()),
-        *((("experts", lambda: interp.expert_routing(model, prompt)),) if routed else ()),
-        ("logit lens", lambda: interp.logit_lens(model, prompt, target=target)),
-        ("attribution", lambda: interp.direct_logit_attribution(model, prompt, target=target)),
-        ("logits", lambda: interp.next_token_logits(model, prompt)),
-        ("decoding choices", lambda: interp.decoding_choices(model, prompt)),
-        ("generation", lambda: model.generate(prompt, max_new_tokens=GENERATED)),
-        *([("losses", lambda: interp.token_losses(model, prompt))] if len(model.tokens(prompt)) > 1 else []),
-        ("tensors", lambda: interp.architecture(model)),
-    )
-    results: list[Result] = []
-    with speaker.progress() as step:
-        for done, (name, analyse) in enumerate(todo):
-            step(name, done, len(todo))
-            results.append(analyse())
-    return results
-
-
-def _load(paths: Sequence[Path]) -> "list[Result]":
-    import interp
-
-    return [interp.load_result(path) for path in paths]
-
-
-def _summary(results: "Sequence[Result]") -> dict[str, Any]:
-    """What the page says first, from whichever results are there."""
-    summary: dict[str, Any] = {"model": results[0].provenance.model}
-    for known in results:
-        result: Any = known  # which fields it has depends on its kind
-        if result.kind == "residual_story":
-            pieces = [result.vocabulary[str(number)] for number in result.final_ids.tolist()]
-            summary["tokens"] = len(result.tokens)
-            summary["next_tokens"] = [
-                {"piece": piece, "prob": prob} for piece, prob in zip(pieces, result.final_probs.tolist(), strict=True)
-            ]
-        elif result.kind == "logit_lens":
-            tops = result.top_ids[:, -1, 0].tolist()
-            first = len(tops) - 1
-            while first and tops[first - 1] == tops[-1]:
-                first -= 1
-            summary["on_top_from"] = result.sites[first]
-        elif result.kind == "direct_logit_attribution":
-            best = int(result.contributions.argmax())
-            summary["largest_part"] = {
-                "component": result.components[best],
-                "logit": float(result.contributions[best]),
-                "of": float(result.logit),
-                "target": result.target_piece,
-            }
-    return summary
-
-
-def _draw(console: Any, path: Path, summary: dict[str, Any]) -> None:
+def _draw(console: Any, page: "Report", results: "Sequence[Result]", path: Path) -> None:
+    """Where the page is, then what stands at its head."""
     from interp.tokens import visible
 
-    rows = [("model", summary["model"])]
-    if "tokens" in summary:
-        rows.append(("prompt", f"{summary['tokens']} tokens"))
-        best = summary["next_tokens"][:3]
-        rows.append(("next token", "  ".join(f"{visible(token['piece'])} {token['prob']:.2f}" for token in best)))
-    if "on_top_from" in summary:
-        rows.append(("on top from", summary["on_top_from"]))
-    if "largest_part" in summary:
-        part = summary["largest_part"]
-        rows.append(
-            ("largest part", f"{part['component']} {part['logit']:+.2f} of {visible(part['target'])} {part['of']:.2f}")
-        )
-    console.print(f"{path} ({path.stat().st_size / 1e6:.2f} MB)", soft_wrap=True)
-    console.print(table(("", ""), rows, header=False))
+    models = dict.fromkeys(visible(result.provenance.model) for result in results)
+    console.print(f"{path} ({path.stat().st_size / 1e6:.2f} MB), {', '.join(models)}", soft_wrap=True)
+    rows = [_row(place, found) for place, found in enumerate(page.findings, start=1)]
+    console.print(table(("", "found", "section"), rows) if rows else "nothing stands out in these results")
+
+
+def _row(place: int, found: "Found") -> tuple[str, str, str]:
+    return str(place), found.sentence, found.label

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from interp.analyzers.attention_summary import attention_summary
     from interp.analyzers.attribution_patching import attribution_patching
     from interp.analyzers.causal_trace import causal_trace
+    from interp.analyzers.compare import compare
     from interp.analyzers.decoding_choices import decoding_choices
     from interp.analyzers.detect_head import detect_head
     from interp.analyzers.direct_logit_attribution import direct_logit_attribution
@@ -86,6 +87,7 @@ _HOME = {
     "activation_patching": "interp.analyzers.activation_patching",
     "attribution_patching": "interp.analyzers.attribution_patching",
     "path_patching": "interp.analyzers.path_patching",
+    "compare": "interp.analyzers.compare",
     "fit_tuned_lens": "interp.analyzers.tuned_lens",
     "TunedLens": "interp.analyzers.tuned_lens",
     "Edit": "interp.editing.edit",
@@ -145,6 +147,7 @@ __all__ = [
     "activation_patching",
     "attribution_patching",
     "path_patching",
+    "compare",
     "fit_tuned_lens",
     "TunedLens",
     "Edit",

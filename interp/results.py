@@ -19,18 +19,18 @@ import json
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import torch
 from torch import Tensor
 
 from interp.errors import ModelError
 from interp.files import save_tensors
 from interp.maths.estimates import Estimate as Estimate  # a result's own word for a figure from samples
+from interp.plain_json import from_plain, plain
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -119,10 +119,16 @@ class Result(ABC):
             )
         return result
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows the result: inert HTML, see ``interp.notebook``."""
+        from interp.notebook import fragment
+
+        return fragment(self)
+
     def to_json(self) -> dict[str, Any]:
         """The result as one JSON-safe object: tensors as nested lists, NaN and infinity as null."""
         head = {"kind": self.kind, "schema_version": self.schema_version}
-        return head | {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return head | {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
 
 _KINDS: dict[str, type[Result]] = {}
@@ -134,18 +140,30 @@ def registered_kinds() -> dict[str, type[Result]]:
 
 
 def load_result(path: str | os.PathLike[str]) -> Result:
-    """Reads a saved result of any kind whose module has been imported.
+    """Reads a saved result of any kind whose module has been imported: a .safetensors file, or the .json of a command.
+
+    JSON knows neither NaN nor infinity; where it says null the result holds NaN.
 
     Raises:
-        ModelError: the file is missing, damaged, of an unknown kind or of a newer version.
+        ModelError: the file is missing, damaged, not a result, of an unknown kind or of a newer version.
 
     """
+    if Path(path).suffix == ".json":
+        kind, version, encoded = _read_json(path)
+        known = _known(path, kind, version)
+        return _built(path, lambda: from_plain(known, encoded))
     text, tensors = _read(path)
     try:
         header = json.loads(text)
         kind, version, encoded = header["kind"], header["schema_version"], header["fields"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _damaged(path, "its header is not the JSON of a result") from error
+    known = _known(path, kind, version)
+    return _built(path, lambda: _build(known, encoded, tensors, _dataclasses_within(known)))
+
+
+def _known(path: str | os.PathLike[str], kind: Any, version: Any) -> type[Result]:
+    """The class of a kind in the version that it has now."""
     known = _KINDS.get(kind) if isinstance(kind, str) else None
     if known is None:
         kinds = ", ".join(sorted(_KINDS)) or "none"
@@ -155,17 +173,40 @@ def load_result(path: str | os.PathLike[str]) -> Result:
             "upgrade interp" if isinstance(version, int) and version > known.schema_version else "make the result again"
         )
         raise ModelError(f"{path} holds {kind!r} version {version}, this interp reads {known.schema_version}; {todo}")
+    return known
+
+
+def _built(path: str | os.PathLike[str], build: Callable[[], Any]) -> Any:
     try:
-        return _build(known, encoded, tensors, _dataclasses_within(known))
+        return build()
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _damaged(path, str(error) or type(error).__name__) from error
+
+
+def _read_json(path: str | os.PathLike[str]) -> tuple[Any, Any, dict[str, Any]]:
+    """Kind, version and fields of a result as JSON: the file of ``-o``, or what a command printed under ``--json``."""
+    _check_there(path)
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if isinstance(found, dict) and "kind" not in found and isinstance(found.get("result"), dict):
+        found = found["result"]
+    if not isinstance(found, dict) or not {"kind", "schema_version"} <= set(found):
+        raise ModelError(f"{path} is JSON but not a saved result; results are written by a command's -o or --json")
+    encoded = {name: value for name, value in found.items() if name not in ("kind", "schema_version")}
+    return found["kind"], found["schema_version"], encoded
+
+
+def _check_there(path: str | os.PathLike[str]) -> None:
+    if not Path(path).is_file():
+        raise ModelError(f"there is no file {path}; results are written by Result.save or a command's -o option")
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
-        raise ModelError(f"there is no file {path}; results are written by Result.save or a command's -o option")
+    _check_there(path)
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_HEADER_KEY)
@@ -265,26 +306,3 @@ def _dataclasses_within(cls: type) -> dict[str, type]:
             found[annotation.__name__] = annotation
             waiting.extend(get_type_hints(annotation).values())
     return found
-
-
-def _plain(value: Any) -> Any:
-    """``value`` as JSON-safe Python: what ``to_json`` shows."""
-    if isinstance(value, Tensor):
-        return _plain_tensor(value.detach().cpu())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return value
-
-
-def _plain_tensor(tensor: Tensor) -> Any:
-    if not tensor.is_floating_point():
-        return tensor.tolist()
-    # Through text, so that 0.1 in float32 reads 0.1 and not 0.10000000149011612.
-    array = tensor.to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor
-    return _plain(array.numpy().astype(str).astype(float).tolist())

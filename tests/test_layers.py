@@ -25,6 +25,8 @@ LAYERS = {
     "interp.prompts": 2,
     "interp.interventions": 2,
     "interp.tokens": 3,
+    "interp.plain_json": 3,
+    "interp.notebook": 3,
     "interp.cache": 4,
     "interp.checkpoint": 4,
     "interp.results": 4,
@@ -42,6 +44,7 @@ SIDEWAYS = {
     ("interp.heads", "interp.errors"),
     ("interp.sites", "interp.errors"),
     ("interp.interventions", "interp.prompts"),
+    ("interp.notebook", "interp.tokens"),  # what is shown must be visible
 }
 """Imports between two units of one layer that are meant."""
 

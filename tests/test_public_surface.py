@@ -47,6 +47,7 @@ SURFACE = {
     "activation_patching",
     "attribution_patching",
     "path_patching",
+    "compare",
     "fit_tuned_lens",
     "TunedLens",
     "Edit",

@@ -35,6 +35,31 @@ def paired_difference(
     return mean_estimates(first.cpu().double() - second.cpu().double(), confidence)
 
 
+def unpaired_difference(first: Estimates, second: Estimates, confidence: float = 0.95) -> Estimates:
+    """``first - second`` of two means from independent samples, with Welch's interval (Welch 1947).
+
+    The standard errors are read off the bounds, which are Student t intervals of ``confidence``; the degrees of freedom are
+    Satterthwaite's. ``n`` is the smaller number of samples; without two on both sides the bounds are NaN. Where samples of both sides
+    belong together (one seed, one prompt) the true interval is narrower.
+    """
+    _check_fraction("confidence", confidence)
+    errors = []
+    for one in (first, second):
+        half = (one.upper - one.lower).cpu().double() / 2
+        errors.append((half / _t_quantiles((1 + confidence) / 2, one.n.cpu())).square())
+    freedom = (errors[0] + errors[1]).square() / (
+        errors[0].square() / (first.n.cpu() - 1) + errors[1].square() / (second.n.cpu() - 1)
+    )
+    quantiles = torch.as_tensor(
+        special.stdtrit(freedom.nan_to_num(nan=1.0).clamp(min=1.0).numpy(), (1 + confidence) / 2)
+    )
+    half = torch.where(errors[0] + errors[1] == 0, 0.0, quantiles * (errors[0] + errors[1]).sqrt())
+    value = first.value.cpu().double() - second.value.cpu().double()
+    return Estimates(
+        value=value, lower=value - half, upper=value + half, n=torch.minimum(first.n.cpu(), second.n.cpu())
+    )
+
+
 def p_values(samples: Float[Tensor, "sample *batch"], reference: float = 0.0) -> Float[Tensor, "*batch"]:
     """One-sided p values of Student's t test that the mean lies above ``reference``; NaN where fewer than two samples are there.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -191,12 +192,34 @@ class HeadMosaic:
 Block: TypeAlias = Child | Table | Picture | LinkedTable | HeadMosaic
 
 
+class Evidence(IntEnum):
+    """What a finding stands on. At the head of a page the lower comes first; any number between two of them will do as well."""
+
+    ANSWER = 10  # what the model says, or says after an edit
+    CAUSED = 20  # what changes when something is changed: tracing, patching, ablation
+    READ = 30  # what can be read off the model's states or weights
+    HABIT = 40  # what is the case without being shown to matter
+    CHECK = 50  # that something holds which ought to
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A measured fact in one sentence, for the head of the page; ``rank`` 0 comes first."""
+    """A measured fact in one sentence, for the head of the page.
+
+    ``rank`` is the ``Evidence`` that it stands on. ``strength`` orders findings of one rank: how much of what could be there is there, 0 to
+    1, and 0 where an interval reaches what chance gives. ``value`` is the number of the sentence in ``unit``, with its ``interval`` and
+    what chance or nothing would give, its ``null``, where they were measured. ``block`` is the block of its section that shows it;
+    None: the first picture.
+    """
 
     text: Child
     rank: int
+    strength: float = 0.0
+    value: float | None = None
+    unit: str = ""
+    interval: tuple[float, float] | None = None
+    null: float | None = None
+    block: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,14 @@ from interp.errors import UsageError, unknown
 from interp.files import write_bytes
 from interp.report import base91
 from interp.report.arrays import Arrays
-from interp.report.blocks import Finding, Prompt, Section
+from interp.report.blocks import Prompt, Section
+from interp.report.findings import Found, most_notable
 from interp.report.fitting import LIMIT, can_be_coarser, coarser, note_on, step_for
-from interp.report.markup import Html, element, join, quoted, terms_in
+from interp.report.head import Models, head
+from interp.report.markup import Html, element, join, terms_in
 from interp.report.pack import compressed, dense, squeezed
 from interp.report.render import Renderer
 from interp.report.sections import BUILDERS, glossary, provenance, tokens
-from interp.report.sections.answer import answer_of
 from interp.report.sections.glossary import TERMS
 from interp.results import Result
 from interp.tokens import visible
@@ -32,15 +33,14 @@ _FIRST = ("theme.js", "lzma.js", "boot.js")
 _READING = ("columns.js", "data.js", "writing.js", "selection.js", "address.js")
 _SHOWING = ("figures.js", "picture-table.js", "files.js", "tables.js", "pictures.js", "controls.js", "keys.js")
 _HEADS = ("patterns.js", "mosaic.js", "heads.js")
-_FINDINGS = 5
-_HERO = 160
 
 
 @dataclass(frozen=True)
 class Report:
-    """A finished page."""
+    """A finished page. ``findings`` are the facts that it opens with, the most notable first."""
 
     content: str
+    findings: tuple[Found, ...] = ()
     notes: tuple[str, ...] = ()
     """What the page says about itself, such as that it shows less than its results hold."""
 
@@ -67,11 +67,12 @@ def report(results: Sequence[Result], *, title: str | None = None, limit: int = 
     for result in results:
         if result.kind not in BUILDERS:
             raise unknown("kind of result", result.kind, BUILDERS)
-    prompts = _prompts(results)
-    sections = _sections(results, prompts)
+    prompts, models = _prompts(results), Models(results)
+    sections = _sections(results, prompts, models)
+    found, heading = most_notable(sections), sections[0].title
     sections.append(glossary.build(_used_terms(sections)))
     name = visible(title) if title is not None else _title(results, prompts)
-    top = _head(results, prompts, sections)
+    top = head(results, prompts, found, heading, models)
     step = step_for(sections, limit)
     while True:
         page = _page(prompts, coarser(sections, step, prompts), name, top, note_on(0, step, limit))
@@ -82,7 +83,7 @@ def report(results: Sequence[Result], *, title: str | None = None, limit: int = 
     note = note_on(size, step, limit)
     if size > limit:
         page = _page(prompts, coarser(sections, step, prompts), name, top, note)
-    return Report(page, notes=() if note is None else (note,))
+    return Report(page, findings=found, notes=() if note is None else (note,))
 
 
 def _page(prompts: Mapping[str, Prompt], sections: Sequence[Section], title: str, top: Html, note: str | None) -> str:
@@ -125,24 +126,27 @@ def _prompts(results: Sequence[Result]) -> dict[str, Prompt]:
     return {f"p{index}": prompt for index, prompt in enumerate(distinct)}
 
 
-def _sections(results: Sequence[Result], prompts: Mapping[str, Prompt]) -> list[Section]:
-    """All sections in the order the data moves; those of several prompts say which, and every name is made unique."""
-    found = [(key, tokens.build(prompt, key)) for key, prompt in prompts.items()]
+def _sections(results: Sequence[Result], prompts: Mapping[str, Prompt], models: Models) -> list[Section]:
+    """All sections in the order the data moves; of several prompts or models each says which, and every name is made unique."""
+    found = [(tokens.build(prompt, key), _which(key, prompts)) for key, prompt in prompts.items()]
     for result in results:
         key = next((key for key, prompt in prompts.items() if prompt == Prompt.of(result)), "")
-        found += [(key, section) for build in BUILDERS[result.kind] if (section := build(result, key)) is not None]
-    found.append(("", provenance.build(results)))
-    found.sort(key=lambda pair: pair[1].place)
+        which = _which(key, prompts) + (f" · {visible(models.of(result))}" if len(models) > 1 else "")
+        found += [(section, which) for build in BUILDERS[result.kind] if (section := build(result, key)) is not None]
+    found.append((provenance.build(results), ""))
+    found.sort(key=lambda pair: pair[0].place)
     seen: dict[str, int] = {}
     sections = []
-    for key, section in found:
+    for section, which in found:
         seen[section.name] = seen.get(section.name, 0) + 1
-        if seen[section.name] > 1:
-            section = replace(section, name=f"{section.name}-{seen[section.name]}")
-        if len(prompts) > 1 and key:
-            section = replace(section, title=f"{section.title} · prompt {int(key[1:]) + 1}")
-        sections.append(section)
+        name = section.name if seen[section.name] == 1 else f"{section.name}-{seen[section.name]}"
+        sections.append(replace(section, name=name, title=section.title + which, label=section.label + which))
     return sections
+
+
+def _which(key: str, prompts: Mapping[str, Prompt]) -> str:
+    """Which of several prompts a section is about, to stand behind its title."""
+    return f" · prompt {int(key[1:]) + 1}" if key and len(prompts) > 1 else ""
 
 
 def _used_terms(sections: Sequence[Section]) -> set[str]:
@@ -156,67 +160,6 @@ def _used_terms(sections: Sequence[Section]) -> set[str]:
             used.add(term)
             waiting += terms_in(entries[term])
     return used
-
-
-def _head(results: Sequence[Result], prompts: Mapping[str, Prompt], sections: Sequence[Section]) -> Html:
-    """The prompt with the model's answer, one line on where it comes from, and the most notable measured facts."""
-    origin = results[0].provenance
-    parts = [element("p", "interp", " · ", quoted(origin.model), class_="overline")]
-    for key, prompt in _by_text(prompts).items():
-        answer = answer_of([result for result in results if _same_text(result, prompt)])
-        text = prompt.tokens.text.strip(" ")
-        heading = [element("span", quoted(_shortened(text)), class_="prompt")]
-        if answer is not None:
-            heading += [
-                " ",
-                element(
-                    "span", visible(answer.strip(" ")), class_="answer", title="the model's next token", dir="auto"
-                ),
-            ]
-        parts.append(element("h1" if key == "p0" else "p", *heading, class_="hero"))
-        if _shortened(text) != text:
-            summary = element("summary", f"Show the whole prompt ({len(text):,} characters)")
-            parts.append(element("details", summary, element("p", quoted(text), class_="whole"), class_="prompt"))
-    precision = f"{origin.dtype} on {origin.device}"
-    parts.append(
-        element(
-            "p",
-            join([quoted(origin.architecture), quoted(precision), quoted(origin.created)], " · "),
-            class_="byline",
-        )
-    )
-    ranked = sorted(((finding, section) for section in sections for finding in section.findings), key=_rank)
-    items = [
-        element("li", element("span", finding.text), element("a", section.label, href=f"#{section.name}"))
-        for finding, section in ranked[:_FINDINGS]
-    ]
-    return join([*parts, element("ul", *items, class_="findings")] if items else parts, "\n")
-
-
-def _shortened(text: str) -> str:
-    """A long prompt's start and end, which the answer follows; cut between words where there are some."""
-    if len(text) <= _HERO:
-        return text
-    half = _HERO // 2
-    start, end = text[:half], text[-half:]
-    return f"{start.rpartition(' ')[0] or start} … {end.partition(' ')[2] or end}"
-
-
-def _by_text(prompts: Mapping[str, Prompt]) -> dict[str, Prompt]:
-    """Of prompts that differ only in the positions shown, the first."""
-    texts: dict[str, str] = {}
-    for key, prompt in prompts.items():
-        texts.setdefault(prompt.tokens.text, key)
-    return {key: prompts[key] for key in texts.values()}
-
-
-def _same_text(result: Result, prompt: Prompt) -> bool:
-    own = Prompt.of(result)
-    return own is not None and own.tokens.text == prompt.tokens.text
-
-
-def _rank(pair: tuple[Finding, Section]) -> int:
-    return pair[0].rank
 
 
 def _contents(sections: Sequence[Section]) -> Html:

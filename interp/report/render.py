@@ -7,6 +7,7 @@ import numpy as np
 
 from interp.report.arrays import Arrays, Words
 from interp.report.blocks import Axis, Block, HeadMosaic, Line, LinkedTable, Picture, Section, Table, Version
+from interp.report.findings import anchored
 from interp.report.markup import Html, element, join, prose
 from interp.report.pack import difference, pack_figure, pack_properties
 
@@ -24,7 +25,13 @@ class Renderer:
         """The section with its heading, lead and blocks."""
         heading = element("h2", element("span", str(number), class_="number"), section.title)
         lead = element("p", prose(section.lead), class_="lead")
-        return element("section", heading, lead, *map(self.block, section.blocks), id=section.name)
+        anchors = anchored(section)
+        blocks: list[Html] = []
+        for index, block in enumerate(section.blocks):
+            if index in anchors:
+                blocks.append(element("span", id=anchors[index], class_="anchor"))
+            blocks.append(self.block(block))
+        return element("section", heading, lead, *blocks, id=section.name)
 
     def block(self, block: Block) -> Html:
         """One block; pictures and linked tables are filled in by the script."""

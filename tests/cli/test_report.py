@@ -1,53 +1,232 @@
-"""``interp report`` on the default model, and from saved results alone."""
+"""``interp report``: the analyses that are asked for, what it says first, and pages from saved results alone."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
+import interp as package
+import word_model
+from interp.report import report
+from interp_cli.report_analyses import ANALYSES, Asked, chosen
+from random_edit import random_edit
+from report import samples
+
 PROMPT = "The Eiffel Tower is located in the city of"
 ON_CPU = ("--device", "cpu", "--dtype", "float32")
+WORDS, SUBJECT, CORRUPTED, NEW = "tower of Pisa is in city", "Pisa", "bridge of Pisa is in city", " lake"
+KINDS = {
+    "story": "residual_story",
+    "attention": "attention_patterns",
+    "induction": "induction_heads",
+    "lens": "logit_lens",
+    "attribution": "direct_logit_attribution",
+    "patching": "activation_patching",
+    "heads": "head_profiles",
+    "circuits": "head_circuits",
+    "trace": "causal_trace",
+    "ablation": "ablation",
+    "edit": "edit_effect",
+}
+
+SECTIONS = (
+    "tokens",
+    "story",
+    "lens",
+    "attribution",
+    "activation-patching",
+    "logits",
+    "causal-trace",
+    "edit",
+    "edit-lens",
+)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return word_model.build()
+
+
+@pytest.fixture
+def opened(small, monkeypatch, empty_cache):
+    """The command finds a tiny model that reads words."""
+    monkeypatch.setattr("interp_cli.report.open_model", lambda *arguments, **options: small)
+    return small
+
+
+def bytes_of(model) -> str:
+    digest = hashlib.sha256()
+    for parameter in model.hf.parameters():
+        digest.update(parameter.detach().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @pytest.mark.model
-def test_one_page_and_a_summary(interp, tmp_path: Path) -> None:
+def test_one_page_and_what_was_found(interp, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     ended = interp("report", PROMPT, "-o", str(path), *ON_CPU)
     assert ended.code == 0, ended.stderr
     assert ended.stdout.startswith(str(path))
-    for word in ("␣Paris 0.70", "blocks.", "smollm2-135m", "10 tokens"):
+    for word in ("␣Paris with probability 70", "layer", "smollm2-135m", "Logit lens", "Attribution"):
         assert word in ended.stdout
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert path.stat().st_size < 1_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.model
-def test_from_saved_results_alone(interp, model, tmp_path: Path) -> None:
-    import interp as package
+def test_a_trace_and_an_edit_of_the_default_model(interp, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    options = ("--subject", "The Eiffel Tower", "--edit", " Rome", "--sections", "story,trace")
+    ended = interp("report", PROMPT, *options, "-o", str(path), "--json", *ON_CPU)
+    assert ended.code == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["kinds"] == ["residual_story", "causal_trace", "edit_effect"]
+    first, second, lost, *_ = found["findings"]
+    assert "␣Rome is now the first choice in place of ␣Paris" in first["sentence"]
+    assert second["value"] == pytest.approx(0.70, abs=0.02)
+    assert lost["interval"][0] < lost["value"] < lost["interval"][1]
+    assert path.stat().st_size < 1_000_000
 
-    lens, story = tmp_path / "lens.safetensors", tmp_path / "story.safetensors"
-    package.logit_lens(model, PROMPT).save(lens)
-    package.residual_story(model, PROMPT).save(story)
+
+def test_every_section_has_a_way_to_run() -> None:
+    assert set(KINDS) == set(ANALYSES)
+    assert [name for name, analysis in ANALYSES.items() if analysis.default] == ["story", "lens", "attribution"]
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if ANALYSES[name].needs is None and name != "induction"])
+def test_a_section_by_its_name(interp, opened, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "page.html"
+    ended = interp("report", WORDS, "--sections", name, "-o", str(path), "--json", "-q")
+    assert ended.code == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["kinds"] == [KINDS[name]]
+    assert found["bytes"] == path.stat().st_size
+
+
+def test_what_the_options_add_stands_on_one_page_and_the_edit_is_undone(
+    interp, opened, tmp_path: Path, monkeypatch
+) -> None:
+    def edit_facts(model, fact, **options):
+        return random_edit(model, [0], facts=(fact,))
+
+    monkeypatch.setattr("interp.editing.edit_facts.edit_facts", edit_facts)
+    path, before = tmp_path / "page.html", bytes_of(opened)
+    options = ("--subject", SUBJECT, "--corrupted", CORRUPTED, "--edit", NEW)
+    ended = interp("report", WORDS, *options, "-o", str(path), "--json", "-q")
+    assert ended.code == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["kinds"] == [KINDS[name] for name in ("story", "lens", "attribution", "patching", "trace", "edit")]
+    assert bytes_of(opened) == before
+    text = path.read_text(encoding="utf-8")
+    places = [text.index(f'<section id="{name}"') for name in SECTIONS]
+    assert places == sorted(places)
+    assert found["findings"]
+    assert set(found["findings"][0]) >= {"sentence", "value", "unit", "interval", "null", "strength", "anchor", "label"}
+    assert all(f'id="{one["anchor"]}"' in text for one in found["findings"])
+
+
+@pytest.mark.parametrize(
+    ("sections", "asked", "names"),
+    [
+        (None, {}, "story lens attribution"),
+        (None, {"subject": "x"}, "story lens attribution trace"),
+        ("lens", {"subject": "x"}, "lens"),
+        ("lens", {"corrupted": "x"}, "lens patching"),
+        ("heads, default", {}, "story lens attribution heads"),
+        ("all", {}, "story attention induction lens attribution heads circuits ablation"),
+        ("all", {"subject": "x"}, "story attention induction lens attribution heads circuits trace ablation"),
+    ],
+)
+def test_which_sections_run(sections, asked, names: str) -> None:
+    assert chosen(sections, Asked(prompt="x", **asked)) == tuple(names.split())
+
+
+def save(result, path: Path) -> str:
+    if path.suffix == ".json":
+        path.write_text(json.dumps({"command": "x", "schema_version": 1, "result": result.to_json()}))
+    else:
+        result.save(path)
+    return str(path)
+
+
+def test_from_saved_results_alone(interp, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("interp_cli.report.open_model", None)  # no model is opened
+    results = [samples.lens(layers=3), samples.story(layers=3)]
+    files = [save(results[0], tmp_path / "lens.safetensors"), save(results[1], tmp_path / "story.json")]
     path = tmp_path / "again.html"
-    ended = interp("report", "--from", str(lens), "--from", str(story), "-o", str(path), "--json")
+    ended = interp("report", *files, "-o", str(path), "--json")
     assert (ended.code, ended.stderr) == (0, "")
     found = json.loads(ended.stdout)
     assert found["kinds"] == ["logit_lens", "residual_story"]
-    assert found["bytes"] == path.stat().st_size
-    assert found["next_tokens"][0]["piece"] == " Paris"
+    assert path.read_text(encoding="utf-8") == report(results).html()
+
+
+def test_results_of_other_prompts_and_models_are_told_apart(interp, tmp_path: Path) -> None:
+    other = samples.provenance(model="other", weights_sha256="c" * 64)
+    results = [samples.lens(layers=30), samples.lens((" Rome", " is"), layers=30, provenance=other)]
+    files = [save(result, tmp_path / f"{index}.safetensors") for index, result in enumerate(results)]
+    path = tmp_path / "both.html"
+    ended = interp("report", *files, "-o", str(path), "--json")
+    assert ended.code == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["models"] == ["smollm2-135m", "other"]
+    assert [one["label"] for one in found["findings"][:2]] == [
+        "Logit lens · prompt 1 · smollm2-135m",
+        "Logit lens · prompt 2 · other",
+    ]
+    text = path.read_text(encoding="utf-8")
+    assert "Logit lens · prompt 2 · other" in text
+    assert "prompt 1" in text
+
+
+def test_two_states_of_one_model_are_told_apart_by_their_weights(tmp_path: Path) -> None:
+    results = [samples.lens(layers=3), samples.lens(layers=3, provenance=samples.provenance(weights_sha256="c" * 64))]
+    text = report(results).html()
+    assert "smollm2-135m (5a135a135)" in text
+    assert "smollm2-135m (ccccccccc)" in text
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         ((), 2, "a prompt is needed"),
-        (("Hi", "--from", "x.safetensors"), 2, "a prompt and --from were both given"),
+        (("The", "Eiffel"), 2, "put the prompt in quotes"),
+        (("Hi", "x.safetensors"), 2, "'Hi' is among saved results"),
         (("Hi", "-o", "report.pdf"), 2, "valid: .html"),
-        (("--from", "/nowhere.safetensors"), 3, "/nowhere.safetensors"),
+        (("/nowhere.safetensors",), 3, "/nowhere.safetensors"),
+        (("/nowhere.json",), 3, "/nowhere.json"),
+        (("x.json", "--sections", "lens"), 2, "--sections is of a prompt"),
+        (("Hi", "--sections", "lenz"), 2, "did you mean 'lens'"),
+        (("Hi", "--sections", ","), 2, "names no section"),
+        (("Hi", "--sections", "trace"), 2, "'trace' needs --subject"),
+        (("Hi", "--sections", "patching"), 2, "'patching' needs --corrupted"),
+        (("Hi", "--edit", " x"), 2, "--edit needs --subject"),
+        (("Hi", "--edit", " x", "--subject", "Ho"), 2, "'Ho' is not in the prompt"),
+        (("Hi", "--edit", " x", "--subject", "Hi", "--chat"), 2, "plain text"),
     ],
 )
-def test_mistakes_are_one_line(interp, arguments: tuple[str, ...], code: int, said: str) -> None:
+def test_mistakes_are_one_line(
+    interp, tmp_path: Path, monkeypatch, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     ended = interp("report", *arguments)
     assert (ended.code, ended.stdout) == (code, "")
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.json"])
+def test_a_file_that_is_no_result_is_one_line(interp, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b'{"no": "result"}')
+    ended = interp("report", str(tmp_path / name), "-o", str(tmp_path / "out.html"))
+    assert (ended.code, ended.stdout) == (3, "")
+    assert ended.stderr.count("\n") == 1
+    assert name in ended.stderr
+    assert not (tmp_path / "out.html").exists()
+
+
+def test_the_public_names_make_the_same_page(tmp_path: Path) -> None:
+    assert package.report([samples.lens(layers=3)]).findings == report([samples.lens(layers=3)]).findings

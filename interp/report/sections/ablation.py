@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from interp.figures.ablation import SERIES, change_bars, change_map
-from interp.report.blocks import Axis, Block, Finding, Line, LinkedTable, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Block, Evidence, Finding, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Child, Html, join, token
-from interp.report.sections.numbers import brief, signed
+from interp.report.sections.numbers import brief, interval_of, signed, told_from
 
 _METHODS = {
     "zero": "set to zero",
@@ -177,18 +177,34 @@ def _strongest(result: Any) -> Table:
 
 def _findings(result: Any) -> tuple[Finding, ...]:
     kinds = [tuple(unit for unit in result.units if (unit == "heads") is heads) for heads in (True, False)]
-    return tuple(Finding(text=_finding(result, names), rank=36) for names in filter(None, kinds))
+    return tuple(_finding(result, names) for names in filter(None, kinds))
 
 
-def _finding(result: Any, names: Any) -> str:
-    """The greatest change, of those whose interval is off 0 where there are intervals."""
+def _finding(result: Any, names: Any) -> Finding:
+    """The greatest change of these units: as strong as its share of the score or loss of the whole model."""
     every = sorted((part for name in names for part in result.components(name)), key=lambda x: -abs(x.change.value))
+    clear = [part for part in every if part.change.lower > 0 or part.change.upper < 0]
+    change = (clear or every)[0].change
+    whole = float(result.whole.double().mean())
+    share = min(1.0, abs(change.value) / max(abs(whole), abs(change.value), 1e-9))
+    return Finding(
+        text=_sentence(result, names, every, clear),
+        rank=Evidence.CAUSED,
+        strength=share if told_from(change, 0.0) else 0.0,
+        value=change.value,
+        unit=result.metric_unit or _name(result),
+        interval=interval_of(change),
+        null=0.0,
+    )
+
+
+def _sentence(result: Any, names: Any, every: list[Any], clear: list[Any]) -> str:
+    """What changes most, of those whose interval is off 0 where there are intervals."""
     units = " and ".join([", ".join(_UNITS[name] for name in names[:-1]), _UNITS[names[-1]]]).removeprefix(" and ")
     total, metric = len(every), _name(result)
     if not _bounded(result):
         return f"Of {total} {units}, the {metric} changes most without {_told(result, every[0])}{_next(every)}."
     interval = f"{result.confidence:.0%} interval"
-    clear = [part for part in every if part.change.lower > 0 or part.change.upper < 0]
     if not clear:
         return f"None of {total} {units} changes the {metric} by more than the {interval} of its change."
     chance = round((1 - result.confidence) * total)

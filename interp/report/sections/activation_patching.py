@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from interp.report.blocks import Block, Finding, Section, Table
+from interp.maths.estimates import Estimate
+from interp.report.blocks import Block, Evidence, Finding, Section, Table
 from interp.report.markup import Child, Html, join, quoted, token
 from interp.report.sections.activation_patching_maps import picture, selected
 from interp.report.sections.activation_patching_words import (
@@ -17,13 +18,11 @@ from interp.report.sections.activation_patching_words import (
     share,
     site_name,
 )
-from interp.report.sections.numbers import signed
+from interp.report.sections.numbers import interval_of, signed, told_from
 
 _HALF = 0.5
 _LISTED = 12
 _PAIRS = 20
-_FIRST, _REST = 15, 40
-"""Ranks of findings: what is said first, and what gives way to the findings of other sections."""
 
 
 def build(result: Any, prompt: str) -> Section | None:
@@ -65,13 +64,22 @@ def _findings(patched: Patched) -> tuple[Finding, ...]:
     runs, total = _runs(patched), patched.result.total_effect()
     if not patched.measured:
         text = join([runs, ": the prompts do not differ in it, so no effect could be measured."])
-        return (Finding(text=text, rank=_FIRST),)
-    told: list[Child] = [join([runs, f": a difference of {signed(total.value)}{bounds(total, 3)}."])]
-    told += [
-        _stretches(patched, site) if _is_stream(patched, site) else _greatest(patched, site)
-        for site in patched.measured
-    ]
-    return tuple(Finding(text=text, rank=_FIRST if index < 2 else _REST) for index, text in enumerate(told))
+        return (Finding(text=text, rank=Evidence.CAUSED, **_figures(total, patched.metric_with_unit)),)
+    text = join([runs, f": a difference of {signed(total.value)}{bounds(total, 3)}."])
+    told = [Finding(text=text, rank=Evidence.CAUSED, strength=1.0, **_figures(total, patched.metric_with_unit))]
+    return (*told, *(_told_of(patched, site) for site in patched.measured))
+
+
+def _told_of(patched: Patched, site: str) -> Finding:
+    """What a site carries: as strong a finding as the greatest share that one patch of it carries."""
+    effect = patched.result.strongest(site, 1)[0].effect
+    text = _stretches(patched, site) if _is_stream(patched, site) else _greatest(patched, site)
+    strength = min(1.0, abs(effect.value)) if told_from(effect, 0.0) else 0.0
+    return Finding(text=text, rank=Evidence.CAUSED, strength=strength, **_figures(effect, "normalised effect"))
+
+
+def _figures(estimate: Estimate, unit: str) -> dict[str, Any]:
+    return {"value": estimate.value, "unit": unit, "interval": interval_of(estimate), "null": 0.0}
 
 
 def _runs(patched: Patched) -> Html:

@@ -7,7 +7,7 @@ import torch
 
 from interp.figures.attention import attention_heatmap
 from interp.maths.attention import pack
-from interp.report.blocks import Finding, HeadMosaic, HeadScore, Section
+from interp.report.blocks import Evidence, Finding, HeadMosaic, HeadScore, Section
 from interp.report.sections.numbers import percent
 
 _HEIGHT = 560
@@ -95,11 +95,12 @@ def _findings(result: Any) -> tuple[Finding, ...]:
     resting, total = int((means["first"] > _SINK).sum()), means["first"].numel()
     if resting:
         text = f"{resting} of {total} attention heads put more than half of their weight on the first token."
-        found.append(Finding(text=text, rank=60))
+        share = resting / total
+        found.append(Finding(text=text, rank=Evidence.HABIT, strength=share, value=share, unit="share of heads"))
     layer, head, mass = _most_previous(result)
     if mass > _PREVIOUS:
         text = f"Head L{layer}H{head} reads the previous token most: {percent(mass)} of its weight on average."
-        found.append(Finding(text=text, rank=55))
+        found.append(Finding(text=text, rank=Evidence.HABIT, strength=mass, value=mass, unit="share of attention"))
     return tuple(found)
 
 

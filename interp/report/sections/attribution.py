@@ -6,7 +6,7 @@ import numpy as np
 
 from interp.figures import attribution_bars, attribution_by_layer, attribution_heads
 from interp.figures.rows import Rows, site_rows
-from interp.report.blocks import Axis, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, Html, join, token
 from interp.report.sections.numbers import signed
 
@@ -114,4 +114,6 @@ def _findings(result: Any, rows: Rows, values: np.ndarray) -> tuple[Finding, ...
     who = f"the {_label(rows, best)}" if layer is None else f"{_IN_SENTENCES.get(kind, kind)} {layer}"
     text = join([f"Of all components {who} adds most to ", _what(result)])
     figures = f": {signed(float(values[best]), 2)} of {result.total:.2f}."
-    return (Finding(text=join([text, figures]), rank=30),)
+    value = float(values[best])
+    share = min(1.0, abs(value / result.total)) if result.total else 0.0
+    return (Finding(text=join([text, figures]), rank=Evidence.READ, strength=share, value=value, unit="logits"),)

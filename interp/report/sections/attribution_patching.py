@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from interp.report.blocks import Block, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Block, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, element
 from interp.report.sections import activation_patching
 from interp.report.sections.activation_patching_words import amount, bounds, site_name
-from interp.report.sections.numbers import signed
+from interp.report.sections.numbers import interval_of, signed
 
 _LISTED = 60
 
@@ -48,9 +48,25 @@ def build(result: Any, prompt: str) -> Section | None:
         place=56,
         blocks=blocks,
         findings=(
-            Finding(text=_agreement(result), rank=min(item.rank for item in section.findings)),
-            *section.findings,
+            _agreed(result),
+            *(replace(item, rank=Evidence.READ) for item in section.findings),
         ),
+    )
+
+
+def _agreed(result: Any) -> Finding:
+    """How good the estimates are, which comes before anything that they say; they are read off gradients, not off changes made."""
+    if result.checked is None or not np.isfinite(result.correlation.value):
+        return Finding(text=_agreement(result), rank=Evidence.READ, strength=1.0)
+    found = result.correlation
+    return Finding(
+        text=_agreement(result),
+        rank=Evidence.READ,
+        strength=1.0,
+        value=found.value,
+        unit="rank correlation",
+        interval=interval_of(found),
+        null=0.0,
     )
 
 

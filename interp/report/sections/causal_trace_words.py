@@ -1,14 +1,15 @@
 """The sentences about a causal trace: what was found, and how its numbers and places read."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from interp.analyzers.causal_trace_sites import Site, best_layers, half_back_from, lowered
+from interp.analyzers.causal_trace_sites import Site, above_zero, best_layers, half_back_from, lowered
 from interp.maths.estimates import Estimate
-from interp.report.blocks import Finding
+from interp.report.blocks import Evidence, Finding
 from interp.report.markup import Child, Html, join, token
-from interp.report.sections.numbers import signed
+from interp.report.sections.numbers import interval_of, signed
 
 
 def findings(result: Any) -> tuple[Finding, ...]:
@@ -31,7 +32,7 @@ def findings(result: Any) -> tuple[Finding, ...]:
                 "; so no state is named.",
             ]
         )
-        return (Finding(text=text, rank=30),)
+        return (Finding(text=text, rank=Evidence.CAUSED, **_figures(total)),)
     text = join(
         [
             f"With {what} in place of " if what == "other text" else "With noise on ",
@@ -43,12 +44,11 @@ def findings(result: Any) -> tuple[Finding, ...]:
             ".",
         ]
     )
-    found = [Finding(text=text, rank=30)]
-    found += [Finding(text=sentence, rank=31) for sentence in _claims(result, total)]
-    return tuple(found)
+    lost = Finding(text=text, rank=Evidence.CAUSED, strength=1.0, **_figures(total))
+    return (lost, *_claims(result, total))
 
 
-def _claims(result: Any, total: Estimate) -> list[Html]:
+def _claims(result: Any, total: Estimate) -> list[Finding]:
     """The early site of the stream, its late one, and the best window of MLPs and of attention."""
     claims = []
     if "resid" in result.kinds:
@@ -58,23 +58,35 @@ def _claims(result: Any, total: Estimate) -> list[Html]:
         start = half_back_from(result, "resid", last)
         if last not in result.subject_positions and start is not None:
             effect = result.indirect_effect("resid").at(start, last)
-            claims.append(
-                join(
-                    [
-                        "At the last token ",
-                        place_of(result, last),
-                        f" the stream brings back at least half from layer {start} on: after it "
-                        f"{number_of(effect.value)}{spread_of(result, effect)}.",
-                    ]
-                )
+            text = join(
+                [
+                    "At the last token ",
+                    place_of(result, last),
+                    f" the stream brings back at least half from layer {start} on: after it "
+                    f"{number_of(effect.value)}{spread_of(result, effect)}.",
+                ]
             )
+            # The last token's state is the output in the end, so that it brings all back is no news; how early it does is.
+            early_enough = 1 - start / result.n_layers
+            claims.append(replace(_brought_back(text, effect, total), strength=early_enough))
     for kind in ("mlp", "attn"):
         if kind in result.kinds:
             claims += [_claim(result, site, total) for site in best_layers(result, kind)[:1]]
     return claims
 
 
-def _claim(result: Any, site: Site, total: Estimate) -> Html:
+def _figures(estimate: Estimate) -> dict[str, Any]:
+    """The number of a finding: a difference of probabilities, which is 0 where nothing changes."""
+    return {"value": estimate.value, "unit": "probability", "interval": interval_of(estimate), "null": 0.0}
+
+
+def _brought_back(text: Html, effect: Estimate, total: Estimate) -> Finding:
+    """A finding as strong as the share of what was lost that came back; not at all where that may be nothing."""
+    share = min(1.0, effect.value / total.value) if above_zero(effect) else 0.0
+    return Finding(text=text, rank=Evidence.CAUSED, strength=share, **_figures(effect))
+
+
+def _claim(result: Any, site: Site, total: Estimate) -> Finding:
     """How much a site brings back, or that it brings back nothing that is told apart from 0."""
     among = ""
     if site.kind == "resid":
@@ -85,8 +97,10 @@ def _claim(result: Any, site: Site, total: Estimate) -> Html:
         where = [f"Restoring {what} of {_named_layers(site)} at ", place_of(result, site.position)]
     amount = f"{number_of(site.effect.value)} of the {number_of(total.value)} lost{spread_of(result, site.effect)}"
     if site.clear:
-        return join([*where, f" brings back {amount}{', the most' + among if among else ''}."])
-    return join([*where, f" brings back most{among}, but not measurably more than nothing: {amount}."])
+        text = join([*where, f" brings back {amount}{', the most' + among if among else ''}."])
+    else:
+        text = join([*where, f" brings back most{among}, but not measurably more than nothing: {amount}."])
+    return _brought_back(text, site.effect, total)
 
 
 def _named_layers(site: Site) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from interp.figures.edit_effect import course_lines
-from interp.report.blocks import Block, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Block, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, Html, element, quoted, token
 from interp.report.sections.edit_words import (
     LAYER_SOURCES,
@@ -45,7 +45,14 @@ def facts(result: Any, prompt: str) -> Section | None:
         lead=lead,
         place=82,
         blocks=(table,),
-        findings=(Finding(text=finding, rank=10),),
+        findings=(
+            Finding(
+                text=finding,
+                rank=Evidence.ANSWER,
+                value=result.layers[0].relative_norm if len(result.layers) == 1 else None,
+                unit="|dW| / |W|",
+            ),
+        ),
     )
 
 

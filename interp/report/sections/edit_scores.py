@@ -6,7 +6,7 @@ from interp.editing.edit_metrics import METRICS
 from interp.editing.evaluation_result import SCORES, meaning_of, unit_of
 from interp.editing.evaluation_tables import BYSTANDERS
 from interp.figures.edit_effect import score_bars
-from interp.report.blocks import Block, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Block, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, join, quoted, token
 from interp.report.sections.edit_words import METHODS, number_of
 from interp.report.sections.numbers import brief
@@ -171,11 +171,17 @@ def _findings(result: Any) -> tuple[Finding, ...]:
     count = len(result.cases)
     over = "one case" if count == 1 else f"{count} cases"
     state = "before → after the edit" if result.n_edits else "not edited"
-    found = [Finding(text=f"Of {over}, {state}: {', '.join(told)} (per cent).", rank=11)]
+    found = [Finding(text=f"Of {over}, {state}: {', '.join(told)} (per cent).", rank=Evidence.ANSWER, strength=1.0)]
     asked = _bystanders(result)
     if result.n_edits and asked:
         changed = len(result.side_effects())
         found.append(
-            Finding(text=f"{changed} of {asked} prompts that should stay changed their first choice.", rank=12)
+            Finding(
+                text=f"{changed} of {asked} prompts that should stay changed their first choice.",
+                rank=Evidence.ANSWER,
+                strength=changed / asked,
+                value=changed / asked,
+                unit="share of prompts",
+            )
         )
     return tuple(found)

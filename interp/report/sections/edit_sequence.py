@@ -6,10 +6,10 @@ import numpy as np
 
 from interp.editing.edit_sequence_result import MEASURES
 from interp.figures.edit_effect import course_lines
-from interp.report.blocks import Block, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Block, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, element, quoted, token
 from interp.report.sections.edit_words import METHODS, layers_told
-from interp.report.sections.numbers import brief
+from interp.report.sections.numbers import brief, interval_of
 
 _NAMES = {"argmax": "target is the first choice", "preferred": "target is likelier than the true object"}
 _STOPS = {
@@ -132,4 +132,13 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         text += f" ({result.confidence:.0%} interval {held.lower:.0%} to {held.upper:.0%})"
     if ratio is not None:
         text += f"; the perplexity of held-out text is {ratio:.2f} times that before"
-    return (Finding(text=f"{text}.", rank=13),)
+    return (
+        Finding(
+            text=f"{text}.",
+            rank=Evidence.ANSWER,
+            strength=held.value,
+            value=held.value,
+            unit="share of facts",
+            interval=interval_of(held),
+        ),
+    )

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.report.blocks import Finding
+from interp.report.blocks import Evidence, Finding
 from interp.report.markup import Html, join, quoted, token
 
 METHODS = {
@@ -23,10 +23,13 @@ LAYER_SOURCES = {
 
 def findings(result: Any) -> tuple[Finding, ...]:
     """What became of the answer, of paraphrases and neighbours, and whether the undo was exact."""
-    found = [Finding(text=_answered(result), rank=10)]
+    now = result.of("prompt")[0].target_after
+    found = [
+        Finding(text=_answered(result), rank=Evidence.ANSWER, strength=1.0, value=now, unit="probability", block=1)
+    ]
     if result.paraphrases or result.neighbours:
-        found.append(Finding(text=_reached(result), rank=11))
-    return (*found, Finding(text=undo_told(result.proofs), rank=12))
+        found.append(Finding(text=_reached(result), rank=Evidence.ANSWER, strength=0.5))
+    return (*found, Finding(text=undo_told(result.proofs), rank=Evidence.CHECK, strength=1.0))
 
 
 def _answered(result: Any) -> Html:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from interp.figures.head_circuits import distance_lines, eigenvalue_plane, partner_map, singular_value_lines
-from interp.report.blocks import Axis, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, Html, element, join, token
 from interp.report.sections.numbers import percent
 
@@ -166,4 +166,13 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         f"The keys of {result.head} read {best[0]} most: K-composition {value:.2f}, "
         f"where the median earlier head has {partner.typical:.2f}."
     )
-    return (Finding(text=text, rank=28),)
+    return (
+        Finding(
+            text=text,
+            rank=Evidence.READ,
+            strength=min(1.0, value),
+            value=value,
+            unit="composition",
+            null=partner.typical,
+        ),
+    )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from interp.figures.head_circuits import composition_map
-from interp.report.blocks import Finding, Picture, Section, Table, Version
+from interp.report.blocks import Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, element
 
 _NAMES = {"q": "queries", "k": "keys", "v": "values"}
@@ -71,4 +71,7 @@ def _findings(result: Any, pairs: list[tuple[str, str, float, float, float]]) ->
         f"The strongest {result.through.upper()}-composition: {reader} reads {writer} "
         f"({value:.2f}, random matrices {result.shape_mean:.2f})."
     )
-    return (Finding(text=text, rank=29),)
+    null = float(result.shape_mean)
+    return (
+        Finding(text=text, rank=Evidence.READ, strength=min(1.0, value), value=value, unit="composition", null=null),
+    )

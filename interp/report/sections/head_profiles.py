@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from interp.figures.head_profiles import profile_map
-from interp.report.blocks import Axis, Finding, Line, LinkedTable, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Evidence, Finding, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Child
-from interp.report.sections.numbers import percent
+from interp.report.sections.numbers import interval_of, percent
 
 _LABELS = {
     "previous_token": "Previous token",
@@ -143,7 +143,11 @@ def _findings(result: Any) -> tuple[Finding, ...]:
     if over >= _FEWEST_SINKS:
         found.append(
             Finding(
-                text=f"{over} of {sinks.numel()} heads put over half of their attention on the first token.", rank=5
+                text=f"{over} of {sinks.numel()} heads put over half of their attention on the first token.",
+                rank=Evidence.HABIT,
+                strength=over / sinks.numel(),
+                value=over / sinks.numel(),
+                unit="share of heads",
             )
         )
     for wanted, words, null in (
@@ -155,6 +159,14 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         if best is not None:
             share, chance = percent(best.value.value), percent(best.null.value)
             found.append(
-                Finding(text=f"{best.head} gives {share} of its attention to {words}, and {chance} {null}.", rank=6)
+                Finding(
+                    text=f"{best.head} gives {share} of its attention to {words}, and {chance} {null}.",
+                    rank=Evidence.HABIT,
+                    strength=max(0.0, best.value.value - best.null.value),
+                    value=best.value.value,
+                    unit="share of attention",
+                    interval=interval_of(best.value),
+                    null=best.null.value,
+                )
             )
     return tuple(found)

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from interp.report.blocks import Axis, Block, Finding, Line, LinkedTable, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Block, Evidence, Finding, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Child
-from interp.report.sections.numbers import percent, signed
+from interp.report.sections.numbers import interval_of, percent, signed, told_from
 
 _MAPS = {
     "Stripe score": "stripe",
@@ -181,14 +181,18 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         if not np.isfinite(value):
             return ()
         text = f"L{layer}H{head} has the highest stripe score, {value:.2f} (on text without repeats {null:.2f}); not tested by ablation."
-        return (Finding(text=text, rank=35),)
+        return (
+            Finding(
+                text=text, rank=Evidence.HABIT, strength=max(0.0, value - null), value=value, unit="score", null=null
+            ),
+        )
     called = result.called
     if not called:
         tested = len(result.verdicts)
         return (
             Finding(
                 text=f"No induction head: {tested} of the heads attend like one, none is confirmed by ablation.",
-                rank=35,
+                rank=Evidence.CAUSED,
             ),
         )
     together, them = result.together, "it" if len(called) == 1 else "them"
@@ -199,7 +203,19 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         f"{len(called)} induction head{'s'[: len(called) > 1]} ({names}): without {them} the loss on repeated tokens, "
         f"{result.losses.second.value:.2f} nats, changes by {signed(together.second.value, 2)}{beside}."
     )
-    return (Finding(text=text, rank=35),)
+    own = together.second
+    share = min(1.0, abs(own.value) / max(result.losses.second.value + abs(own.value), 1e-9))
+    return (
+        Finding(
+            text=text,
+            rank=Evidence.CAUSED,
+            strength=share if told_from(own, 0.0) else 0.0,
+            value=own.value,
+            unit="nats a token",
+            interval=interval_of(own),
+            null=max(others) if others else None,
+        ),
+    )
 
 
 def _spread(estimate: Any, *, sign: bool = False) -> str:

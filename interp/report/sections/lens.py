@@ -8,7 +8,7 @@ from interp.figures import MEASURES, lens_heatmap, target_trajectory
 from interp.figures.rows import Rows, site_rows
 from interp.figures.style import short
 from interp.report.arrays import Mapped, Words
-from interp.report.blocks import Axis, Cells, Finding, Line, LinkedTable, Picture, Section, Version
+from interp.report.blocks import Axis, Cells, Evidence, Finding, Line, LinkedTable, Picture, Section, Version
 from interp.report.markup import join, token
 from interp.report.sections.numbers import percent
 from interp.tokens import visible
@@ -202,10 +202,19 @@ def _findings(result: Any, rows: Rows) -> tuple[Finding, ...]:
         first -= 1
     where = f"from layer {rows.labels[first]} to the end" if first < len(tops) - 1 else "in the last row only"
     seen = [f"The {_name(result)} has ", token(pieces[final]), " on top after ", token(result.tokens.pieces[-1])]
-    found = [Finding(text=join([*seen, f" {where}."]), rank=20)]
+    found = [
+        Finding(
+            text=join([*seen, f" {where}."]),
+            rank=Evidence.READ,
+            strength=(len(tops) - first) / len(tops),
+            value=float(first),
+            unit="row of the lens",
+        )
+    ]
     target, rank = int(result.target_ids[-1]), int(result.target_rank[-1, -1])
     if target in pieces and target != final:
         prob = float(result.target_log_prob_nats[-1, -1].exp())
         end = f" ends at rank {rank} (0 is the top) with probability {percent(prob)}."
-        found.append(Finding(text=join(["The target ", token(pieces[target]), end]), rank=25))
+        text = join(["The target ", token(pieces[target]), end])
+        found.append(Finding(text=text, rank=Evidence.READ, strength=prob, value=prob, unit="probability", block=2))
     return tuple(found)

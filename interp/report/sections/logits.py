@@ -3,7 +3,7 @@
 from typing import Any
 
 from interp.figures import logits_bar
-from interp.report.blocks import Finding, Picture, Section, Table, Version
+from interp.report.blocks import Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, join, token
 from interp.report.sections.numbers import percent
 from interp.tokens import visible
@@ -50,5 +50,9 @@ def build(result: Any, prompt: str) -> Section | None:
         lead=lead,
         place=60,
         blocks=(picture, table),
-        findings=(Finding(text=join([answer, "."]), rank=10),),
+        findings=(
+            Finding(
+                text=join([answer, "."]), rank=Evidence.ANSWER, strength=probs[0], value=probs[0], unit="probability"
+            ),
+        ),
     )

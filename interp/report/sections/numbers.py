@@ -1,5 +1,9 @@
 """Numbers as the page writes them."""
 
+import math
+
+from interp.maths.estimates import Estimate
+
 
 def percent(probability: float) -> str:
     """A probability as a percentage that keeps small ones apart from zero."""
@@ -21,3 +25,15 @@ def plain(value: float, digits: int = 3) -> str:
 def brief(number: float) -> str:
     """A number in three digits, large ones without an exponent."""
     return f"{number:,.0f}" if 1000 <= abs(number) < 1e6 else f"{number:.3g}"
+
+
+def interval_of(estimate: Estimate) -> tuple[float, float] | None:
+    """The bounds of an estimate; None where one sample gives none."""
+    return (estimate.lower, estimate.upper) if math.isfinite(estimate.lower) else None
+
+
+def told_from(estimate: Estimate, null: float) -> bool:
+    """Whether an estimate's interval leaves out ``null``; without an interval, whether the value is another."""
+    if not math.isfinite(estimate.value):
+        return False
+    return estimate.value != null if not math.isfinite(estimate.lower) else not estimate.lower <= null <= estimate.upper

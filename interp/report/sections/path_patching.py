@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from interp.report.blocks import Axis, Block, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Block, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, join, quoted, token
 from interp.report.sections.activation_patching_words import METRICS, amount, bounds, interval, share
-from interp.report.sections.numbers import signed
+from interp.report.sections.numbers import interval_of, signed
 
 _LISTED = 15
 _PAIRS = 20
@@ -118,4 +118,15 @@ def _findings(result: Any, *, measured: bool) -> tuple[Finding, ...]:
     text = join(
         [f"Of {len(result.senders)} heads, {best.head} tells {_receiver(result)} most: its path {change}{part}."]
     )
-    return (Finding(text=text, rank=17),)
+    effect = best.effect.value if measured else 0.0
+    return (
+        Finding(
+            text=text,
+            rank=Evidence.CAUSED,
+            strength=min(1.0, abs(effect)),
+            value=best.change.value,
+            unit=_metric(result),
+            interval=interval_of(best.change),
+            null=0.0,
+        ),
+    )

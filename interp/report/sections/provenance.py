@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 from interp.report.blocks import Section, Table
 from interp.report.markup import Child, element, quoted
@@ -26,11 +27,12 @@ def build(results: Sequence[Result]) -> Section:
     """One column for each distinct provenance among the results, under the kinds it belongs to."""
     columns: list[tuple[Provenance, list[str]]] = []
     for result in results:
-        same = next((kinds for provenance, kinds in columns if provenance == result.provenance), None)
-        if same is None:
-            columns.append((result.provenance, [result.kind]))
-        elif result.kind not in same:
-            same.append(result.kind)
+        for provenance in _all_of(result):
+            same = next((kinds for known, kinds in columns if known == provenance), None)
+            if same is None:
+                columns.append((provenance, [result.kind]))
+            elif result.kind not in same:
+                same.append(result.kind)
     known = {field.name for field in fields(Provenance)}
     rows: list[list[Child]] = [
         [words, *(_value(name, getattr(provenance, name)) for provenance, _ in columns)]
@@ -49,6 +51,12 @@ def build(results: Sequence[Result]) -> Section:
         place=90,
         blocks=(Table(columns=("", *heads), rows=rows, caption="Where the figures come from"),),
     )
+
+
+def _all_of(result: Any) -> list[Provenance]:
+    """Where a result comes from; of a comparison, both of its sides."""
+    sides = [getattr(result, side).provenance for side in ("a", "b")] if result.kind == "comparison" else []
+    return sides or [result.provenance]
 
 
 def _value(name: str, value: object) -> Child:

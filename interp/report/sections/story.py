@@ -6,7 +6,7 @@ import numpy as np
 
 from interp.figures import story_heatmap, story_lines
 from interp.report.arrays import Words
-from interp.report.blocks import Axis, Cells, Finding, Line, LinkedTable, Picture, Section, Version
+from interp.report.blocks import Axis, Cells, Evidence, Finding, Line, LinkedTable, Picture, Section, Version
 from interp.report.markup import join, token
 from interp.report.sections.numbers import brief
 from interp.tokens import visible
@@ -155,7 +155,7 @@ def _findings(result: Any) -> tuple[Finding, ...]:
             f" the residual stream's norm goes from {brief(start)} (embedding) to {brief(end)} after the last layer.",
         ]
     )
-    found = [Finding(text=growth, rank=40)]
+    found = [Finding(text=growth, rank=Evidence.HABIT, strength=0.0, value=end, unit="norm", block=1)]
     norms = _array(result, "stream_norm")
     if len(result.tokens) > 2:
         peak = int(np.nanargmax(norms.max(axis=1) / np.median(norms, axis=1)))
@@ -169,5 +169,14 @@ def _findings(result: Any) -> tuple[Finding, ...]:
                     f" at position {pos} stands out: after layer {peak} its stream is {brief(ratio)} times as long as the median token's.",
                 ]
             )
-            found.append(Finding(text=text, rank=50))
+            found.append(
+                Finding(
+                    text=text,
+                    rank=Evidence.HABIT,
+                    strength=1 - 1 / ratio,
+                    value=ratio,
+                    unit="times the median",
+                    null=1.0,
+                )
+            )
     return tuple(found)

@@ -1,0 +1,193 @@
+"""A comparison: two results side by side, where they differ most, and what could not be put side by side."""
+
+import math
+from typing import Any
+
+from interp.figures.comparison import panel_labels
+from interp.report.blocks import Axis, Block, Evidence, Finding, Picture, Section, Table, Version
+from interp.report.markup import Child, Html, element, join, quoted, token
+from interp.report.sections.numbers import brief, signed
+from interp.tokens import visible
+
+_LISTED = 12
+_ROOM = 60_000
+"""How many cells of one quantity a page has room for."""
+KINDS = {
+    "logit_lens": "logit lens",
+    "residual_story": "residual stream",
+    "direct_logit_attribution": "direct logit attribution",
+    "attention_patterns": "attention patterns",
+    "head_profiles": "head profiles",
+    "causal_trace": "causal trace",
+}
+
+
+def build(result: Any, prompt: str) -> Section | None:
+    """Both sides in words, numbers of each as a whole, the quantities as maps, and the cells that differ most."""
+    what: str = KINDS.get(result.compared) or result.compared.replace("_", " ")
+    lead = (
+        f"Two results of one kind ({what}) side by side, and what the second has more than the first. A cell that only one "
+        "of them has, or that is about another token in each, has no difference and is left empty."
+    )
+    blocks: list[Block] = [_sides(result), _summaries(result)]
+    shown = [quantity for quantity in result.quantities if quantity.difference.numel() <= _ROOM]
+    if shown:
+        blocks += [_picture(result, shown, prompt), _largest(result)]
+    blocks.append(_notes(result, shown))
+    return Section(
+        name="comparison",
+        title=f"{what.capitalize()}: {visible(result.a.name)} and {visible(result.b.name)}",
+        label=f"{what.capitalize()}, compared",
+        lead=lead,
+        place=5,
+        blocks=blocks,
+        findings=_findings(result),
+    )
+
+
+def _sides(result: Any) -> Table:
+    rows: list[list[Child]] = [
+        [
+            quoted(side.name),
+            quoted(side.text) if side.text else "no one prompt",
+            quoted(side.provenance.model),
+            quoted(side.provenance.created),
+        ]
+        for side in (result.a, result.b)
+    ]
+    return Table(columns=("", "prompt", "model", "made at"), rows=rows, caption="What is compared")
+
+
+def _summaries(result: Any) -> Table:
+    rows: list[list[Child]] = []
+    for summary in result.summaries:
+        texts = [_about(text, value) for text, value in ((summary.a_text, summary.a), (summary.b_text, summary.b))]
+        rows.append([summary.name, *texts, _change(summary.difference), summary.unit])
+    return Table(
+        columns=("", visible(result.a.name), visible(result.b.name), "difference", "unit"),
+        rows=rows,
+        numeric=frozenset({1, 2, 3}),
+        caption="Each result as a whole",
+    )
+
+
+def _picture(result: Any, shown: list[Any], prompt: str) -> Picture:
+    versions = {}
+    for quantity in shown:
+        panels = 1 if quantity.a is None else 3
+        axis = Axis(of="column", labels=tuple(panel_labels(quantity.columns, panels)))
+        maps = len(quantity.columns) > 1 or panels == 1
+        rows = Axis(of="row", labels=quantity.rows)
+        versions[quantity.title] = Version(
+            figure=result.figure(quantity.name), x=axis if maps else None, y=rows if maps else None
+        )
+    return Picture(
+        versions=versions,
+        caption=(
+            "From left to right: the first result, the second, and the second less the first. The two share one scale of colour; that of "
+            "the difference is alike on both sides of 0. Quantities with one number a row are bars, those that differ most."
+        ),
+        prompt=prompt,
+    )
+
+
+def _largest(result: Any) -> Table:
+    """The cells of the first quantity that differ most."""
+    quantity = result.quantity()
+    rows: list[list[Child]] = []
+    for cell in result.largest(k=_LISTED):
+        texts = (cell.a_text, cell.b_text) if cell.a_text != cell.b_text else ("", "")
+        values = [_about(texts[0], cell.a), _about(texts[1], cell.b)] if quantity.a is not None else []
+        bounds = [_bounds(cell)] if quantity.lower is not None else []
+        rows.append([cell.row, *_second(quantity, cell.column), *values, _change(cell.difference), *bounds])
+    places = (quantity.row_axis, *_second(quantity, quantity.column_axis))
+    sides = (visible(result.a.name), visible(result.b.name)) if quantity.a is not None else ()
+    numbers = (*sides, "difference", *(("interval",) if quantity.lower is not None else ()))
+    return Table(
+        columns=(*places, *numbers),
+        rows=rows,
+        numeric=frozenset(range(len(places), len(places) + len(numbers))),
+        caption=f"Where the {quantity.title} differs most ({quantity.unit})",
+        long=True,
+    )
+
+
+def _second(quantity: Any, words: str) -> tuple[str, ...]:
+    """What stands in the second column: nothing where a quantity has one number a row."""
+    return (words,) if len(quantity.columns) > 1 else ()
+
+
+def _notes(result: Any, shown: list[Any]) -> Html:
+    left_out = [quantity.title for quantity in result.quantities if quantity not in shown]
+    notes = [
+        *(f"Aligned: {words}." for words in result.aligned),
+        *(f"Not put side by side: {words}." for words in result.not_aligned),
+        *(f"Too large for this page, but in the result: {title}." for title in left_out),
+    ]
+    return element("ul", *(element("li", quoted(note)) for note in notes), class_="notes") if notes else join([])
+
+
+def _findings(result: Any) -> tuple[Finding, ...]:
+    """The first number of both results as a whole, and the cell that differs most."""
+    found = []
+    if result.summaries:
+        found.append(_whole(result, result.summaries[0]))
+    cells = result.largest(k=1) if result.quantities else ()
+    if cells and cells[0].difference:
+        cell, quantity = cells[0], result.quantity()
+        values = "" if quantity.a is None else f": {_value(cell.a)} and {_value(cell.b)}"
+        bounds = f" ({_bounds(cell)})" if math.isfinite(cell.lower) else ""
+        clear = not math.isfinite(cell.lower) or not cell.lower <= 0 <= cell.upper
+        column = [f", {quantity.column_axis} ", quoted(cell.column)] if len(quantity.columns) > 1 else []
+        where = [f"{quantity.row_axis} ", quoted(cell.row), *column]
+        text = join(
+            [f"The {quantity.title} differs most at ", *where, f", by {_change(cell.difference)}{bounds}{values}."]
+        )
+        found.append(
+            Finding(
+                text=text,
+                rank=Evidence.READ,
+                strength=min(1.0, abs(cell.difference)) if clear else 0.0,
+                value=cell.difference,
+                unit=quantity.unit,
+                interval=(cell.lower, cell.upper) if math.isfinite(cell.lower) else None,
+                null=0.0,
+            )
+        )
+    return tuple(found)
+
+
+def _whole(result: Any, summary: Any) -> Finding:
+    sides = [
+        join([quoted(side.name), " ", *([token(text), " "] if text else []), _value(value)])
+        for side, text, value in (
+            (result.a, summary.a_text, summary.a),
+            (result.b, summary.b_text, summary.b),
+        )
+    ]
+    text = join([f"{summary.name[:1].upper()}{summary.name[1:]}: ", sides[0], ", ", sides[1], "."])
+    differs = summary.a_text != summary.b_text
+    return Finding(
+        text=text,
+        rank=Evidence.ANSWER,
+        strength=1.0 if differs else 0.5,
+        value=summary.difference if math.isfinite(summary.difference) else None,
+        unit=summary.unit,
+        block=1,
+    )
+
+
+def _about(text: str, value: float) -> Child:
+    return join([token(text), " ", _value(value)]) if text else _value(value)
+
+
+def _value(value: float) -> str:
+    return brief(value) if math.isfinite(value) else "none"
+
+
+def _change(value: float) -> str:
+    return signed(value) if math.isfinite(value) else "none"
+
+
+def _bounds(cell: Any) -> str:
+    return f"{signed(cell.lower)} to {signed(cell.upper)}" if math.isfinite(cell.lower) else "none"
