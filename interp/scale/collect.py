@@ -145,6 +145,8 @@ class _Collection:
             gap = next(number for number in range(len(self._records) + 1) if number not in self._records)
             done = self._manifest.complete
             if done is not None and gap >= done.shards:
+                if not self._told:
+                    self._model.notify(f"{self._place.name} is finished; there was nothing to do")
                 return
             if not self._told:
                 self._enlist()
