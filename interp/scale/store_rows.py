@@ -99,7 +99,7 @@ def stored_site(asked: str, names: "Mapping[str, object] | Sequence[str]", n_lay
     """The one stored site that ``asked`` names."""
     if asked in names:
         return asked
-    found = stored_sites(asked, names, n_layers)
-    if len(found) > 1:
-        raise UsageError(f"{asked!r} names {len(found)} stored sites ({', '.join(found)}); name one")
-    return found[0]
+    first, *others = stored_sites(asked, names, n_layers)
+    if others:
+        raise UsageError(f"{asked!r} names several stored sites ({', '.join([first, *others])}); name one")
+    return first
