@@ -55,25 +55,16 @@ class Documents:
     """The texts of a corpus, read anew each time they are iterated over.
 
     ``sha256`` gives the digest of the source: of a file its bytes, else that of the texts of the last iteration so far, one JSON value
-    a line. ``streamed`` says that reading all of it takes long (a dataset).
+    a line. ``whole_sha256`` is of all of it, before it is read; None for a dataset, which is streamed.
     """
 
     name: str
-    sha256: Callable[[], str]
     read: Callable[[], Iterator[Document]]
-    streamed: bool = False
+    sha256: Callable[[], str]
+    whole_sha256: Callable[[], str | None]
 
     def __iter__(self) -> Iterator[Document]:
         return self.read()
-
-    def whole_sha256(self) -> str | None:
-        """The digest of all of it; None where it is streamed."""
-        if self.streamed:
-            return None
-        for document in self:
-            if document.before is None:  # a file: its digest needs no reading of texts
-                break
-        return self.sha256()
 
 
 def open_documents(corpus: CorpusLike, *, field: str = "text") -> Documents:
@@ -101,7 +92,10 @@ def open_documents(corpus: CorpusLike, *, field: str = "text") -> Documents:
             for found in read_file(path, field):
                 yield Document(number=found.number, text=found.text, before=None, share=found.share)
 
-        return Documents(name=path.name, sha256=lambda: hash_file(path), read=read)
+        def digest() -> str:
+            return hash_file(path)
+
+        return Documents(name=path.name, read=read, sha256=digest, whole_sha256=digest)
     if isinstance(corpus, bytes | Iterator) or not isinstance(corpus, Iterable):
         raise UsageError(f"a corpus is a path, 'hf:NAME' or a list of texts, got {type(corpus).__name__}")
     total = len(corpus)
@@ -128,7 +122,14 @@ def _watched(name: str, source: Callable[[], Iterator[SourceText]], *, streamed:
     def digest() -> str:
         return last[0].hexdigest()
 
-    return Documents(name=name, sha256=digest, read=read, streamed=streamed)
+    def whole() -> str | None:
+        if streamed:
+            return None
+        for _ in read():
+            pass
+        return digest()
+
+    return Documents(name=name, read=read, sha256=digest, whole_sha256=whole)
 
 
 def longest_window(model: Model) -> int:

@@ -1,7 +1,9 @@
 """What a store holds: the numbers of plain forwards, under the token that they are of, however the work was cut."""
 
 import json
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,11 +11,14 @@ from safetensors import safe_open
 
 import interp
 import tiny_models
+import word_model
 from interp.editing.stack import applied
 from interp.errors import MemoryLimitError, ModelError, NumericsError, UsageError
 from interp.runner.model import Model
 from interp.scale.collect import collect
 from interp.scale.store import open_store
+from interp.scale.store_files import Folder
+from interp.scale.store_manifest import read_manifest
 from random_edit import random_edit
 from scale import small_corpus
 
@@ -172,6 +177,9 @@ def test_memory_that_runs_out_halves_the_batch_says_so_and_is_written_down(small
     def tight(self, prompts, *arguments, **options):
         positions = len(prompts) * max(len(tokens) for tokens in prompts)
         asked.append(positions)
+        manifest = read_manifest(Folder(tmp_path / "s"))
+        assert manifest is not None
+        assert bool(manifest.smaller) == bool(told)  # it is on the disk before anything is run again
         if len(asked) > 20 and positions > 100:
             raise torch.OutOfMemoryError("no more")
         return run(self, prompts, *arguments, **options)
@@ -241,6 +249,30 @@ def test_a_folder_with_other_things_is_left_alone(small, tmp_path) -> None:
         collect(small, TEXTS, "resid_post@1", tmp_path)
     with pytest.raises(UsageError, match="mine.txt is not a folder"):
         collect(small, TEXTS, "resid_post@1", tmp_path / "mine.txt")
+
+
+def test_a_dataset_is_known_by_what_was_read_of_it(small, tmp_path, monkeypatch) -> None:
+    """It goes on where it was, and is refused where other texts come first."""
+    model, changed = word_model.build(), []
+    lines = [" ".join(word_model.WORDS[index] for index in text) for text in TEXTS]
+
+    def load_dataset(name, split, streaming):
+        return ({"text": line if number not in changed else "Ann"} for number, line in enumerate(lines))
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    settings = {"sites": "resid_post@1", "shard_rows": 800, "batch_tokens": 64}
+    store = collect(model, "hf:some/set", folder=tmp_path / "s", **settings)
+    assert store.manifest.origin.corpus_sha256 is None
+    before = small_corpus.files(tmp_path / "s")
+    (tmp_path / "s" / "shard-000002.json").unlink()
+    changed.append(0)
+    with pytest.raises(
+        UsageError, match=r"the texts of hf:some/set before number \d+ are not those that the store was begun"
+    ):
+        collect(model, "hf:some/set", folder=tmp_path / "s", **settings)
+    changed.clear()
+    collect(model, "hf:some/set", folder=tmp_path / "s", **settings)
+    assert small_corpus.files(tmp_path / "s") == before
 
 
 def test_another_machine_is_said_and_written_down(small, told, tmp_path, monkeypatch) -> None:

@@ -52,7 +52,7 @@ model = load(str(work / "model"))
 def forked(folder):
     child = os.fork()
     if child == 0:
-        collect(model, texts, ["resid_post@1", "mlp.post@0"], folder, shard_rows=int(sys.argv[3]), batch_tokens=256)
+        collect(model, texts, ["resid_post@1", "mlp.post@0"], folder, shard_rows=int(sys.argv[3]), batch_tokens=64, max_tokens=2300)
         os._exit(0)
     return child
 
@@ -78,11 +78,12 @@ if kind == "calls":  # before each call that reaches the disk, then once more to
         assert ended(forked(work / f"killed-{point}"))
         point += 1
 else:  # at random moments at work, again and again, and then to the end
-    for _ in range(5):
-        child, before = forked(work / "killed"), shards(work / "killed")
-        while shards(work / "killed") == before:
+    for _ in range(4):
+        child, wanted = forked(work / "killed"), shards(work / "killed") + draw.randint(1, 4)
+        begun = time.monotonic()
+        while shards(work / "killed") < wanted and time.monotonic() < begun + 30:
             time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.05))
+        time.sleep(draw.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
         if ended(child):
             break
@@ -119,16 +120,17 @@ def unbroken(work: Path, shard_rows: int) -> dict[str, bytes]:
         ["resid_post@1", "mlp.post@0"],
         work / "whole",
         shard_rows=shard_rows,
-        batch_tokens=256,
+        batch_tokens=64,
+        max_tokens=2300,
     )
     return small_corpus.files(work / "whole")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes to kill are forked")
 def test_kills_at_random_moments(work: Path) -> None:
-    n_killed = killed(work, "moments", 50)
+    n_killed = killed(work, "moments", 120)
     assert n_killed > 1
-    assert small_corpus.files(work / "killed") == unbroken(work, 50)
+    assert small_corpus.files(work / "killed") == unbroken(work, 120)
     open_store(work / "killed").verify()
 
 

@@ -156,8 +156,10 @@ def test_what_the_message_says_mends_it(folder, small, tmp_path) -> None:
     (copy / "shard-000002.json").unlink()
     assert not open_store(copy).complete
     assert open_store(copy).n_rows == 600
+    written = (copy / "shard-000003.safetensors").stat().st_mtime_ns
     collect(small, TEXTS, ["resid_post@1", "mlp.post@0"], copy, shard_rows=300)
     assert small_corpus.files(copy) == small_corpus.files(folder)
+    assert (copy / "shard-000003.safetensors").stat().st_mtime_ns == written  # the others are left
 
 
 def test_what_is_no_store_is_told(tmp_path, folder) -> None:
