@@ -29,6 +29,8 @@ COMMANDS = {
     "compare": "Put two prompts, two models, or before and after, side by side.",
     "edit": "Write a fact into a model's weights and show what that changes.",
     "moments": "Measure the second moment of a layer's keys over a corpus.",
+    "collect": "Store the activations of a corpus.",
+    "store": "Describe an activation store, and check its files.",
     "generate": "Continue a prompt; show the loop's times and memory.",
     "models": "List models with a short name and what is cached.",
     "tensors": "List a model's tensors without loading the weights.",

@@ -39,7 +39,7 @@ def moments(
             "--corpus",
             "-c",
             metavar="FILE",
-            help="A text file (a text each line), a .jsonl file, hf:NAME[:split[:field]], or 'sampled': text the model writes.",
+            help="A text file (a text each line), a .jsonl or .parquet file, hf:NAME[:split[:field]], or 'sampled': text the model writes.",
         ),
     ] = SAMPLED,
     max_tokens: Annotated[

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from interp.results import load_result
     from interp.runner.model import Model, load
     from interp.runner.plan import Capture
+    from interp.scale.collect import collect
+    from interp.scale.store import ActivationStore, open_store
 
 _HOME = {
     "load": "interp.runner.model",
@@ -94,6 +96,9 @@ _HOME = {
     "load_edit": "interp.editing.edit_file",
     "edit_facts": "interp.editing.edit_facts",
     "edit_effect": "interp.editing.effect",
+    "collect": "interp.scale.collect",
+    "open_store": "interp.scale.store",
+    "ActivationStore": "interp.scale.store",
     "report": "interp.report.page",
     "load_result": "interp.results",
     "EditCase": "interp.editing.cases",
@@ -160,6 +165,9 @@ __all__ = [
     "edit_sequence",
     "second_moments",
     "SecondMoment",
+    "collect",
+    "open_store",
+    "ActivationStore",
     "report",
     "load_result",
     "InterpError",

@@ -32,6 +32,8 @@ LAYERS = {
     "interp.results": 4,
     "interp.models": 5,
     "interp.runner": 6,
+    "interp.corpus_files": 1,
+    "interp.corpora": 7,
     "interp.analyzers": 7,
     "interp.editing": 8,
     "interp.report": 9,

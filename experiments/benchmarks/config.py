@@ -144,6 +144,7 @@ class Config:
     patch_whole: bool = False
     edited: Edited = Edited(fact=Fact(_EIFFEL, "{} is located in the city of", " Rome"), layer=5, tokens=6000, rounds=2)
     measured: Measured = Measured(layer=5, texts=40, lengths=(40, 240), rounds=9)
+    collected: Measured = Measured(layer=5, texts=40, lengths=(40, 240), rounds=5)
     edit_threads: int = 1
     fault_rounds: int = 7
     memory_tokens: int = 64
@@ -168,6 +169,7 @@ class Config:
             patch_whole=False,
             edited=replace(self.edited, tokens=500, rounds=1),
             measured=replace(self.measured, texts=8, rounds=3),
+            collected=replace(self.collected, texts=8, rounds=3),
             starts=1,
             help_starts=3,
         )

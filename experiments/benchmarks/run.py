@@ -22,7 +22,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from experiments.benchmarks import editing, faults, heads, lens, moments, patching, starting, tracing
+from experiments.benchmarks import editing, faults, heads, lens, moments, patching, starting, store, tracing
 from experiments.benchmarks.config import FOLDER, ROOT, SEED, Config, Shape, read_goals
 from experiments.benchmarks.harness import PEER_FAULTS, Side, Spread, Timing, check_equal, measure, threads
 from experiments.benchmarks.rows import Row, page, shown, timed_row
@@ -153,6 +153,11 @@ class Bench:
         with threads(self.config.edit_threads):
             yield from moments.rows(self.model, self.config.measured, self.goals)
 
+    def store_rows(self) -> Iterator[Row]:
+        """An activation store beside the forward alone."""
+        with threads(self.config.edit_threads):
+            yield from store.rows(self.model, self.config.collected, self.goals)
+
     def starting_rows(self) -> Iterator[Row]:
         """Fresh processes."""
         c = self.config
@@ -216,6 +221,7 @@ class Bench:
         yield from self.trace_rows()
         yield from self.patching_rows()
         yield from self.moment_rows()
+        yield from self.store_rows()
         yield from self.editing_rows()
         yield from self.starting_rows()
         yield from self.memory_rows()
@@ -231,6 +237,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "run": Bench.run_rows,
     "scan": Bench.scan_rows,
     "starting": Bench.starting_rows,
+    "store": Bench.store_rows,
     "trace": Bench.trace_rows,
 }
 

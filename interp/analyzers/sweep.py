@@ -15,7 +15,7 @@ from interp.checkpoint import Checkpoint
 from interp.errors import MemoryLimitError, NumericsError
 from interp.interventions import Intervention
 from interp.models.cache import Step
-from interp.runner.memory import free_memory
+from interp.runner.memory import forward_bytes, free_memory
 from interp.runner.model import Model
 from interp.runner.resume import DEFAULT_TOKEN_BUDGET
 from interp.runner.run import Run
@@ -113,14 +113,11 @@ def _read(metrics: Sequence[Metric], positions: Sequence[int], logits: Tensor, p
 def tokens_at_once(run: Run) -> int:
     """Rows x positions of one resumed forward that fit in the memory that is free now.
 
-    What a forward holds at once for each token: a few copies of the stream, the widest tensors of an MLP, keys and values of one
-    layer, and a row of logits for each row. Raises MemoryLimitError where not even one row fits.
+    Beside what a forward holds for each token there is a row of logits for each row. Raises MemoryLimitError where not even one row
+    fits.
     """
     model, n_pos = run.model, max(len(tokens) for tokens in run.tokens)
-    atlas = model.atlas
-    width = 8 * atlas.d_model + 3 * (atlas.d_mlp or 4 * atlas.d_model) + 6 * atlas.n_heads * atlas.d_head
-    a_token = model.dtype.itemsize * (width + atlas.n_heads * n_pos)
-    a_row = n_pos * a_token + 3 * 4 * atlas.d_vocab
+    a_row = n_pos * forward_bytes(model, n_pos) + 3 * 4 * model.atlas.d_vocab
     free = free_memory(model.device)
     if free is None:
         return DEFAULT_TOKEN_BUDGET

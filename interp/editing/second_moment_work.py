@@ -11,6 +11,7 @@ from interp.checkpoint import Checkpoint
 from interp.editing.matrix import output_matrix
 from interp.maths.second_moment import Moments, SecondMomentFitter
 from interp.models.cache import Step
+from interp.runner.batch import by_length
 from interp.runner.model import Model
 from interp.runner.plan import Capture
 from interp.sites import Site
@@ -26,12 +27,8 @@ def token_batches(pieces: Sequence[tuple[int, ...]], batch_tokens: int) -> list[
 
     A longer piece is a batch of its own.
     """
-    batches: list[list[tuple[int, ...]]] = []
-    for piece in sorted(pieces, key=len):
-        if not batches or len(piece) * (len(batches[-1]) + 1) > batch_tokens:
-            batches.append([])
-        batches[-1].append(piece)
-    return batches
+    batches = by_length([len(piece) for piece in pieces], batch_tokens)
+    return [[pieces[place] for place in batch] for batch in batches]
 
 
 def tokens_kept(path: Path | None) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 
 from interp.analyzers.sweep import request_key
 from interp.checkpoint import Checkpoint
-from interp.editing.corpora import SAMPLED, Corpus, CorpusLike, read_corpus
+from interp.corpora import CorpusLike
+from interp.editing.corpora import SAMPLED, Corpus, read_corpus
 from interp.editing.matrix import output_matrix
 from interp.editing.second_moment_result import SecondMoment
 from interp.editing.second_moment_work import Fit, token_batches
@@ -50,7 +51,8 @@ def second_moments(
     Args:
         model: the model, with no edit applied.
         layers: one layer or several; negative ones count from the end.
-        corpus: "sampled" (text that the model writes itself), a text file, a ``.jsonl`` file, "hf:NAME[:split[:field]]", or texts.
+        corpus: "sampled" (text that the model writes itself), a text file, a ``.jsonl`` or
+            ``.parquet`` file, "hf:NAME[:split[:field]]", or texts.
             See ``interp.editing.corpora.read_corpus``.
         max_tokens: tokens to read at most; None is 100,000, and of sampled text 16 for each dimension of the keys.
         batch_tokens: positions of a batch, padding included. Texts of like length run together.

@@ -47,6 +47,19 @@ class Batch:
         return cls(tokens, torch.tensor(padded, device=model.device), lengths)
 
 
+def by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Prompts of about equal length together, the shortest first, by their places in ``lengths``.
+
+    In each batch are at most ``batch_tokens`` positions, padding included; a longer prompt is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        if not batches or lengths[place] * (len(batches[-1]) + 1) > batch_tokens:
+            batches.append([])
+        batches[-1].append(place)
+    return batches
+
+
 def is_single_prompt(prompts: Any) -> bool:
     """Whether this is one prompt rather than a list of them."""
     if isinstance(prompts, str | Conversation | Tokens):

@@ -70,3 +70,20 @@ def free_memory(device: torch.device) -> int | None:
             - torch.cuda.memory_allocated(device)
         )
     return psutil.virtual_memory().available if device.type in ("cpu", "mps") else None
+
+
+def forward_bytes(model: "Model", n_pos: int) -> int:
+    """About what a forward holds at once for each token of a batch ``n_pos`` wide, logits and captures not counted.
+
+    That is a few copies of the stream, the widest tensors of an MLP, keys and values of one layer, and a row of attention.
+    """
+    atlas = model.atlas
+    width = 8 * atlas.d_model + 3 * (atlas.d_mlp or 4 * atlas.d_model) + 6 * atlas.n_heads * atlas.d_head
+    return model.dtype.itemsize * (width + atlas.n_heads * n_pos)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short. Torch's allocator of the CPU raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )

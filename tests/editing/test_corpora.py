@@ -12,7 +12,7 @@ from tokenizers.processors import TemplateProcessing
 
 import tiny_models
 import word_model
-from interp.editing import corpora
+from interp import corpora
 from interp.editing.corpora import read_corpus
 from interp.editing.sampled_text import LENGTH, ROWS
 from interp.errors import UsageError

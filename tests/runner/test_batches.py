@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from interp.interventions import Apply, Patch, Scale, ZeroAblate
+from interp.runner.batch import by_length
 from interp.tokens import from_ids
 from oracles.runner import plain_logits
 from tiny_models import FAMILIES, VARIANTS, prompt_ids
@@ -118,3 +119,13 @@ def test_the_default_model_in_a_ragged_batch(model, near) -> None:
         near(batch.logits[row, :length], alone.logits[0])
         near(batch.cache.stack("resid_post")[:, row, :length], alone.cache.stack("resid_post")[:, 0])
         near(batch.cache["attn.pattern@20"][row, :, :length, :length], alone.cache["attn.pattern@20"][0])
+
+
+def test_batches_by_length_hold_everything_once_within_the_budget() -> None:
+    lengths = [5, 1, 9, 30, 2, 9, 3, 1]
+    batches = by_length(lengths, 12)
+    assert sorted(place for batch in batches for place in batch) == list(range(8))
+    assert [[lengths[place] for place in batch] for batch in batches] == [[1, 1, 2, 3], [5], [9], [9], [30]]
+    assert all(len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= 12 for batch in batches)
+    assert by_length([4, 4, 4], 8) == [[0, 1], [2]]  # equal lengths stay in order
+    assert by_length([], 8) == []

@@ -1,0 +1,133 @@
+"""Where a store's files lie: a folder, or a bucket through fsspec. A file is there whole or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+from filelock import FileLock, Timeout
+
+from interp.editing.new_folder import sync_folder
+from interp.errors import ModelError, UsageError
+from interp.files import write_bytes
+
+_LOCK = ".lock"
+
+
+class Folder:
+    """A folder on this machine. Files are synced before they are renamed into place."""
+
+    def __init__(self, path: Path) -> None:
+        self.name, self._path = str(path), path
+
+    def names(self) -> set[str]:
+        """The files that are there."""
+        return {path.name for path in self._path.iterdir()} if self._path.is_dir() else set()
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+        try:
+            return (self._path / name).read_bytes()
+        except OSError as error:
+            raise ModelError(f"cannot read {self._path / name}: {error.strerror}") from error
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes beside, syncs, renames, and syncs the folder."""
+        write_bytes(self._path / name, data)
+        sync_folder(self._path)
+
+    def remove(self, name: str) -> None:
+        """Takes a file away."""
+        (self._path / name).unlink(missing_ok=True)
+
+    def local(self, name: str) -> Path | None:
+        """The file's own path."""
+        return self._path / name
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the folder's lock, which the system lets go of when a process dies; what such a process left half-written is removed."""
+        if self._path.exists() and not self._path.is_dir():
+            raise UsageError(f"{self._path} is not a folder; name a folder for the store")
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._path / _LOCK, timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise UsageError(
+                f"another process is writing to {self._path}; wait for it to end, or choose another folder"
+            ) from error
+        except OSError as error:
+            raise UsageError(f"cannot write in {self._path}: {error.strerror}; choose another folder") from error
+        try:
+            for part in self._path.glob(".interp-*.part"):
+                part.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
+
+class Bucket:
+    """A place that fsspec reaches by a URL, such as ``s3://bucket/store``. A file is put there as one object.
+
+    There is no lock: two writers of one request write the same bytes; others are refused once the first one's manifest is there.
+    """
+
+    def __init__(self, url: str) -> None:
+        from fsspec.core import url_to_fs
+
+        self.name = url
+        try:
+            self._system, self._root = url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"cannot reach {url} ({' '.join(str(error).split())})") from error
+
+    def names(self) -> set[str]:
+        """The objects that are there."""
+        with self._told(UsageError):
+            self._system.invalidate_cache()
+            if not self._system.exists(self._root):
+                return set()
+            return {str(path).rstrip("/").rsplit("/", 1)[-1] for path in self._system.ls(self._root, detail=False)}
+
+    def read(self, name: str) -> bytes:
+        """An object's bytes."""
+        with self._told(ModelError):
+            return bytes(self._system.cat_file(f"{self._root}/{name}"))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Puts an object."""
+        with self._told(UsageError):
+            self._system.pipe_file(f"{self._root}/{name}", data)
+
+    def remove(self, name: str) -> None:
+        """Deletes an object."""
+        with self._told(UsageError):
+            self._system.rm_file(f"{self._root}/{name}")
+
+    def local(self, name: str) -> Path | None:
+        """None: an object is read whole."""
+        return None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """No lock."""
+        with self._told(UsageError):
+            self._system.makedirs(self._root, exist_ok=True)
+        yield
+
+    @contextmanager
+    def _told(self, kind: type[UsageError] | type[ModelError]) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise kind(f"cannot use {self.name} ({' '.join(str(error).split())})") from error
+
+
+Place: TypeAlias = Folder | Bucket
+"""A flat set of files by name."""
+
+
+def place_of(folder: str | Path) -> Place:
+    """The folder, or the bucket where ``folder`` is a URL."""
+    return Bucket(str(folder)) if "://" in str(folder) else Folder(Path(folder).expanduser())

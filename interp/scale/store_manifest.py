@@ -1,0 +1,228 @@
+"""What a store is made of: the settings and the origin that fix every byte of it, and a record for each finished shard.
+
+The manifest is ``store.json``. Shard 7 is ``shard-000007.safetensors`` (a tensor a site, named as TransformerLens names it, a row a
+token), ``index-000007.parquet`` (whose token each row is) and ``shard-000007.json``, its record, which is written last: a shard without
+one is not there. All JSON files carry their own SHA-256.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+from interp.checkpoint import hash_of
+from interp.errors import ModelError, UsageError
+from interp.results import Provenance
+from interp.scale.store_files import Place
+
+MANIFEST = "store.json"
+VERSION = 1
+_SEAL = "sha256"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a store is made.
+
+    ``positions`` are the words of the position filter, ``dtype`` that of the rows, ``window`` the longest run of tokens, ``max_tokens``
+    where the corpus was cut. ``batch_tokens`` bounds the positions of a forward, padding included, and ``chunk_tokens`` those that are
+    sorted by length together.
+    """
+
+    sites: tuple[str, ...]
+    dtype: str
+    positions: str
+    skip_bos: bool
+    window: int
+    max_tokens: int | None
+    shard_rows: int
+    batch_tokens: int
+    chunk_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The model and the corpus. ``corpus_sha256`` is None for a dataset, which is known by its name and by what was read of it."""
+
+    weights_sha256: str
+    model_dtype: str
+    attention: str
+    edits: tuple[str, ...]
+    corpus: str
+    corpus_sha256: str | None
+    field: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What a finished store holds."""
+
+    shards: int
+    rows: int
+    texts: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """``smaller`` lists (chunk, batch_tokens): from that chunk on memory allowed no larger batches. ``runs`` are those that wrote to it."""
+
+    settings: Settings
+    origin: Origin
+    n_layers: int
+    smaller: tuple[tuple[int, int], ...] = ()
+    runs: tuple[Provenance, ...] = ()
+    complete: Totals | None = None
+
+    @property
+    def key(self) -> str:
+        """A name for the store's content, which stands in each of its shards."""
+        return hash_of({"settings": asdict(self.settings), "origin": asdict(self.origin)})
+
+    def batch_tokens(self, chunk: int) -> int:
+        """Positions of a batch in this chunk."""
+        return min((tokens for first, tokens in self.smaller if first <= chunk), default=self.settings.batch_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """A place in the corpus: row ``row`` of chunk ``chunk``, which begins with window ``window`` of document ``document``.
+
+    ``texts`` and ``tokens`` count those before the chunk; ``before`` is the digest of all texts before the document, None for a file.
+    """
+
+    chunk: int = 0
+    row: int = 0
+    document: int = 0
+    window: int = 0
+    texts: int = 0
+    tokens: int = 0
+    before: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A finished shard: its rows, the documents they are of, the digests of its two files, and where the next shard goes on."""
+
+    shard: int
+    rows: int
+    first_document: int
+    last_document: int
+    bytes: int
+    tensors_sha256: str
+    index_sha256: str
+    next: Cursor
+
+    @property
+    def tensors(self) -> str:
+        """The file of its activations."""
+        return f"shard-{self.shard:06d}.safetensors"
+
+    @property
+    def index(self) -> str:
+        """The file that says whose they are."""
+        return f"index-{self.shard:06d}.parquet"
+
+
+def record_name(shard: int) -> str:
+    """The file of a shard's record."""
+    return f"shard-{shard:06d}.json"
+
+
+def read_manifest(place: Place) -> Manifest | None:
+    """The manifest; None where there is none. Raises ModelError for a damaged one, and for one of another version."""
+    if MANIFEST not in place.names():
+        return None
+    data = _unsealed(place, MANIFEST)
+    if data.get("version") != VERSION:
+        raise ModelError(
+            f"{place.name} is a store of version {data.get('version')!r}, this interp reads {VERSION}; make it again"
+        )
+    complete = data["complete"]
+    return Manifest(
+        settings=Settings(**{**data["settings"], "sites": tuple(data["settings"]["sites"])}),
+        origin=Origin(**{**data["origin"], "edits": tuple(data["origin"]["edits"])}),
+        n_layers=data["n_layers"],
+        smaller=tuple((chunk, tokens) for chunk, tokens in data["smaller"]),
+        runs=tuple(Provenance(**run) for run in data["runs"]),
+        complete=None if complete is None else Totals(**complete),
+    )
+
+
+def write_manifest(place: Place, manifest: Manifest) -> None:
+    """Puts the manifest in place."""
+    place.write(MANIFEST, _sealed({"format": "interp activation store", "version": VERSION, **asdict(manifest)}))
+
+
+def read_records(place: Place) -> dict[int, Record]:
+    """The finished shards by number. Raises ModelError for a damaged record."""
+    found = {}
+    for name in sorted(name for name in place.names() if name.startswith("shard-") and name.endswith(".json")):
+        data = _unsealed(place, name)
+        found[data["shard"]] = Record(**{**data, "next": Cursor(**data["next"])})
+    return found
+
+
+def write_record(place: Place, record: Record) -> None:
+    """Puts a shard's record in place, by which it counts as finished."""
+    place.write(record_name(record.shard), _sealed(asdict(record)))
+
+
+Asked: TypeAlias = Mapping[str, Any]
+
+
+def resumed(place: Place, old: Manifest, settings: Asked, origin: Origin) -> Manifest:
+    """``old``, where it is of this request. Settings of None were not asked for. Raises UsageError that names what differs."""
+    given = {name: value for name, value in settings.items() if value is not None or name == "max_tokens"}
+    apart = [*_apart(asdict(old.settings), given), *_apart(asdict(old.origin), _compared(old.origin, origin))]
+    if apart:
+        raise UsageError(
+            f"{place.name} was begun otherwise: {'; '.join(apart)}. Ask for the same to go on, or choose another folder"
+        )
+    return old
+
+
+def _compared(old: Origin, new: Origin) -> Asked:
+    """What must be equal of two origins: a corpus may have another name where its bytes are known."""
+    values = asdict(new)
+    if old.corpus_sha256 is not None and new.corpus_sha256 is not None:
+        del values["corpus"]
+    return values
+
+
+def _apart(old: Asked, new: Asked) -> Iterable[str]:
+    for name, value in new.items():
+        if value != old[name]:
+            yield f"{name} {_worded(old[name])}, now {_worded(value)}"
+
+
+def _worded(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value)) or "none"
+    return "unset" if value is None else str(value)
+
+
+def _sealed(data: Mapping[str, Any]) -> bytes:
+    whole = json.loads(json.dumps(data))
+    return (json.dumps({**whole, _SEAL: hash_of(whole)}, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _unsealed(place: Place, name: str) -> dict[str, Any]:
+    try:
+        data = json.loads(place.read(name))
+        sealed = data.pop(_SEAL)
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise damaged(place, name) from error
+    if hash_of(data) != sealed:
+        raise damaged(place, name)
+    return data
+
+
+def damaged(place: Place, name: str) -> ModelError:
+    """The error for a file whose bytes are not those that were written."""
+    todo = (
+        "put it back, or make the store again in an empty folder"
+        if name == MANIFEST
+        else f"remove {record_name(int(name.split('-')[1].split('.')[0]))} from it and collect again: the same command fills the gap"
+    )
+    return ModelError(f"{name} in {place.name} is damaged (its SHA-256 is not the recorded one); {todo}")

@@ -1,0 +1,307 @@
+"""What a store holds: the numbers of plain forwards, under the token that they are of, however the work was cut."""
+
+import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import interp
+import tiny_models
+import word_model
+from interp.editing.stack import applied
+from interp.errors import MemoryLimitError, ModelError, NumericsError, UsageError
+from interp.runner.model import Model
+from interp.scale.collect import collect
+from interp.scale.store import open_store
+from interp.scale.store_files import Folder
+from interp.scale.store_manifest import read_manifest
+from random_edit import random_edit
+from scale import small_corpus
+
+TEXTS = small_corpus.texts()
+N_TOKENS = sum(map(len, TEXTS))
+
+
+def test_every_row_is_the_plain_forward_of_its_window(small, tmp_path) -> None:
+    store = collect(small, TEXTS, ["resid_post@1", "attn.z@0,2"], tmp_path / "s", shard_rows=256, batch_tokens=200)
+    assert store.sites == ("blocks.0.attn.hook_z", "blocks.1.hook_resid_post", "blocks.2.attn.hook_z")
+    assert (store.n_rows, store.n_shards) == (N_TOKENS, -(-N_TOKENS // 256))
+    index = store.index()
+    expected = [
+        (document, window, position, token)
+        for document, window, ids in small_corpus.cut(TEXTS, 64)
+        for position, token in enumerate(ids)
+    ]
+    assert list(index[["document", "window", "position", "token"]].itertuples(index=False, name=None)) == expected
+    assert index["shard"].tolist() == [row // 256 for row in range(N_TOKENS)]
+    assert index["row"].tolist() == [row % 256 for row in range(N_TOKENS)]
+    plain = torch.cat([small_corpus.streams(small.hf, ids, 1) for _, _, ids in small_corpus.cut(TEXTS, 64)])
+    torch.testing.assert_close(store.rows()["resid_post@1"], plain, atol=1e-4, rtol=1e-4)
+    assert store.rows(0, 5)["attn.z@2"].shape == (5, 4, 8)
+    assert [record.rows for record in store._records[:-1]] == [256] * (store.n_shards - 1)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "opt"])
+def test_other_families_and_sites(family: str, tmp_path) -> None:
+    """Each site against a run of one text alone; gpt2's position embeddings are computed once for a whole batch."""
+    model, corpus = Model(tiny_models.build(family)), small_corpus.texts(9, longest=40)
+    sites = ["embed", "pos_embed", "ln1.scale@1", "mlp.post@1", "attn_out@2", "attn.v@0"]
+    sites = [site for site in sites if site.split("@")[0] in model.sites.available]
+    store = collect(model, corpus, sites, tmp_path / "s", batch_tokens=100)
+    for document, text in enumerate(corpus):
+        run, rows = model.run(text, capture=sites, logits=False), store.document(document)
+        for name in store.sites:
+            torch.testing.assert_close(rows[name], run.cache[name][0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("positions", "chosen"), [("last", slice(-1, None)), ("::3", slice(None, None, 3)), ("2:5", slice(2, 5))]
+)
+def test_only_the_kept_positions_are_there(small, tmp_path, positions: str, chosen: slice) -> None:
+    store = collect(small, TEXTS, "resid_post@2", tmp_path / "s", positions=positions, batch_tokens=200)
+    expected = [
+        (document, window, position)
+        for document, window, ids in small_corpus.cut(TEXTS, 64)
+        for position in range(len(ids))[chosen]
+    ]
+    index = store.index()
+    assert list(index[["document", "window", "position"]].itertuples(index=False, name=None)) == expected
+    plain = [small_corpus.streams(small.hf, ids, 2)[chosen] for _, _, ids in small_corpus.cut(TEXTS, 64)]
+    torch.testing.assert_close(store.rows()["resid_post@2"], torch.cat(plain), atol=1e-4, rtol=1e-4)
+
+
+def test_what_comes_behind_the_last_kept_position_is_not_run(small, tmp_path, monkeypatch) -> None:
+    widths, run = [], Model.run
+
+    def watched(self, prompts, *arguments, **options):
+        widths.append(max(len(tokens) for tokens in prompts))
+        return run(self, prompts, *arguments, **options)
+
+    monkeypatch.setattr(Model, "run", watched)
+    collect(small, TEXTS, "resid_post@0", tmp_path / "s", positions=":4")
+    assert max(widths) == 4
+
+
+def test_the_forward_ends_at_the_last_site(small, tmp_path) -> None:
+    called = []
+    for index, layer in enumerate(small.hf.model.layers):
+        layer.register_forward_pre_hook(lambda *_, index=index: called.append(index))
+    collect(small, TEXTS[:3], "resid_post@0", tmp_path / "s")
+    assert set(called) == {0}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_rows_are_rounded_to_the_dtype(small, tmp_path, dtype: str) -> None:
+    exact = collect(small, TEXTS, "resid_post@1", tmp_path / "exact").rows()["resid_post@1"]
+    found = collect(small, TEXTS, "resid_post@1", tmp_path / "s", dtype=dtype).rows()["resid_post@1"]
+    assert torch.equal(found, exact.to(getattr(torch, dtype)))
+
+
+def test_a_number_too_large_for_the_dtype_is_named(small, tmp_path) -> None:
+    small.hf.model.embed_tokens.weight.data[5] = 1e6
+    corpus = [[6, 7], [8, 5, 9]]
+    with pytest.raises(
+        NumericsError, match="hook_embed at position 1 of document 1 is NaN or infinite in float16; too large"
+    ):
+        collect(small, corpus, "embed", tmp_path / "s", dtype="float16")
+    assert collect(small, corpus, "embed", tmp_path / "t", dtype="bfloat16").n_rows == 5
+
+
+def test_the_last_text_is_cut_at_max_tokens(small, tmp_path) -> None:
+    whole = collect(small, TEXTS, "resid_post@1", tmp_path / "whole").index()
+    store = collect(small, TEXTS, "resid_post@1", tmp_path / "s", max_tokens=333)
+    columns = ["document", "window", "position", "token"]
+    assert store.index()[columns].equals(whole[columns][:333])
+    done = store.manifest.complete
+    assert done is not None
+    assert (done.tokens, done.rows) == (333, 333)
+    assert done.texts == 1 + store.index()["document"].max()
+
+
+def test_a_shard_is_a_plain_safetensors_file_and_the_same_call_gives_the_same_bytes(small, tmp_path) -> None:
+    for name in ("a", "b"):
+        collect(small, TEXTS, ["resid_post@1", "mlp.post@0"], tmp_path / name, shard_rows=500)
+    assert small_corpus.files(tmp_path / "a") == small_corpus.files(tmp_path / "b")
+    with safe_open(tmp_path / "a" / "shard-000001.safetensors", "pt") as file:
+        assert file.get_slice("blocks.1.hook_resid_post").get_shape() == [500, 32]
+        assert json.loads(file.metadata()["interp_store"])["shard"] == 1
+
+
+def test_a_finished_store_is_given_back_without_any_run(small, told, tmp_path, monkeypatch) -> None:
+    collect(small, TEXTS, "resid_post@1", tmp_path / "s")
+    monkeypatch.setattr(Model, "run", None)
+    assert collect(small, TEXTS, "resid_post@1", tmp_path / "s").n_rows == N_TOKENS
+    assert told == [f"{tmp_path / 's'} is finished; there was nothing to do"]
+    assert len(open_store(tmp_path / "s").provenance) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sites": "resid_post@0"}, "sites blocks.1.hook_resid_post, now blocks.0.hook_resid_post"),
+        ({"positions": "last"}, "positions all, now last"),
+        ({"dtype": "bfloat16"}, "dtype float32, now bfloat16"),
+        ({"max_tokens": 9}, "max_tokens unset, now 9"),
+        ({"shard_rows": 7}, "shard_rows 2000, now 7"),
+        ({"batch_tokens": 8, "window": 8}, "window 64, now 8; batch_tokens 256, now 8"),
+        ({"corpus": TEXTS[:-1]}, "corpus_sha256 .*, now "),
+        ({"model": "other"}, "weights_sha256 .*, now "),
+        ({"model": "edited"}, "edits none, now "),
+    ],
+)
+def test_another_request_is_refused_with_what_differs(small, tmp_path, change: dict, message: str) -> None:
+    first = {"model": small, "corpus": TEXTS, "sites": "resid_post@1", "shard_rows": 2000, "batch_tokens": 256}
+    collect(**first, folder=tmp_path / "s")
+    before = small_corpus.files(tmp_path / "s")
+    asked = {**first, **change}
+    if asked["model"] == "other":
+        asked["model"] = Model(tiny_models.build("llama", seed=1))
+    edits = (random_edit(small, [1]),) if asked["model"] == "edited" else ()
+    asked["model"] = small if edits else asked["model"]
+    with (
+        applied(small, *edits),
+        pytest.raises(UsageError, match=rf"was begun otherwise: .*{message}.*Ask for the same to go on"),
+    ):
+        collect(**asked, folder=tmp_path / "s")
+    assert small_corpus.files(tmp_path / "s") == before
+
+
+def test_memory_that_runs_out_halves_the_batch_says_so_and_is_written_down(small, told, tmp_path, monkeypatch) -> None:
+    """From the second chunk on a forward of more than 100 positions fails; a second store with the same numbers is the same."""
+    run, asked = Model.run, []
+
+    def tight(self, prompts, *arguments, **options):
+        positions = len(prompts) * max(len(tokens) for tokens in prompts)
+        asked.append(positions)
+        manifest = read_manifest(Folder(tmp_path / "s"))
+        assert manifest is not None
+        assert bool(manifest.smaller) == bool(told)  # it is on the disk before anything is run again
+        if len(asked) > 20 and positions > 100:
+            raise torch.OutOfMemoryError("no more")
+        return run(self, prompts, *arguments, **options)
+
+    monkeypatch.setattr(Model, "run", tight)
+    store = collect(small, TEXTS, "resid_post@1", tmp_path / "s", shard_rows=900, batch_tokens=128, window=32)
+    assert told == ["out of memory with 128 tokens a batch; going on with 64"]
+    ((chunk, tokens),) = store.manifest.smaller
+    assert tokens == 64
+    assert asked[-1] <= 64
+    plain = torch.cat([small_corpus.streams(small.hf, ids, 1) for _, _, ids in small_corpus.cut(TEXTS, 32)])
+    torch.testing.assert_close(store.rows()["resid_post@1"], plain, atol=1e-4, rtol=1e-4)
+    # What is missing is made again in the batches of that time, though memory is no longer short.
+    monkeypatch.setattr(Model, "run", run)
+    before = small_corpus.files(tmp_path / "s")
+    for shard in range(store.n_shards):
+        (tmp_path / "s" / f"shard-{shard:06d}.json").unlink()
+    assert chunk >= 0
+    collect(small, TEXTS, "resid_post@1", tmp_path / "s", shard_rows=900, batch_tokens=128, window=32)
+    assert small_corpus.files(tmp_path / "s") == before
+
+
+def test_a_window_that_does_not_fit_alone_is_a_memory_error(small, tmp_path, monkeypatch) -> None:
+    def never(self, *arguments, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes")
+
+    monkeypatch.setattr(Model, "run", never)
+    with pytest.raises(
+        MemoryLimitError,
+        match="one text of up to 64 tokens does not fit in memory .RuntimeError.; use a shorter window",
+    ):
+        collect(small, TEXTS, "resid_post@1", tmp_path / "s")
+
+    def broken(self, *arguments, **options):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(Model, "run", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        collect(small, TEXTS, "resid_post@1", tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sites": "attn.pattern@1"}, r"blocks.1.attn.hook_pattern has no row of one size a token"),
+        ({"sites": "resid_pots"}, "unknown site 'resid_pots'"),
+        ({"dtype": "int8"}, "unknown dtype 'int8'; valid: auto, float32, float16, bfloat16"),
+        ({"window": 65}, "window is 65, the model's context is 64"),
+        ({"shard_rows": 0}, "shard_rows is 0; give 1 or more"),
+        ({"corpus": []}, "there is no text in 0 given texts"),
+        ({"corpus": [[5], [6]], "positions": "4:"}, "positions '4:' keep no token of 2 given texts"),
+        ({"corpus": "nowhere.txt"}, "there is no corpus file nowhere.txt"),
+        ({"corpus": b"Ann"}, "a corpus is a path, 'hf:NAME' or a list of texts, got bytes"),
+        ({"corpus": ["Ann"]}, "this model has no tokenizer"),
+    ],
+)
+def test_what_is_wrong_is_told_and_nothing_stays(small, tmp_path, change: dict, message: str) -> None:
+    asked = {"corpus": TEXTS, "sites": "resid_post@1", "folder": tmp_path / "s", **change}
+    with pytest.raises(UsageError, match=message):
+        collect(small, **asked)
+    assert not (tmp_path / "s").exists() or not small_corpus.files(tmp_path / "s")
+
+
+def test_a_folder_with_other_things_is_left_alone(small, tmp_path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(UsageError, match=r"holds other files \(mine.txt\); choose an empty folder"):
+        collect(small, TEXTS, "resid_post@1", tmp_path)
+    with pytest.raises(UsageError, match="mine.txt is not a folder"):
+        collect(small, TEXTS, "resid_post@1", tmp_path / "mine.txt")
+
+
+def test_a_dataset_is_known_by_what_was_read_of_it(small, tmp_path, monkeypatch) -> None:
+    """It goes on where it was, and is refused where other texts come first."""
+    model, changed = word_model.build(), []
+    lines = [" ".join(word_model.WORDS[index] for index in text) for text in TEXTS]
+
+    def load_dataset(name, split, streaming):
+        return ({"text": line if number not in changed else "Ann"} for number, line in enumerate(lines))
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    settings = {"sites": "resid_post@1", "shard_rows": 800, "batch_tokens": 64}
+    store = collect(model, "hf:some/set", folder=tmp_path / "s", **settings)
+    assert store.manifest.origin.corpus_sha256 is None
+    before = small_corpus.files(tmp_path / "s")
+    (tmp_path / "s" / "shard-000002.json").unlink()
+    changed.append(0)
+    with pytest.raises(
+        UsageError, match=r"the texts of hf:some/set before number \d+ are not those that the store was begun"
+    ):
+        collect(model, "hf:some/set", folder=tmp_path / "s", **settings)
+    changed.clear()
+    collect(model, "hf:some/set", folder=tmp_path / "s", **settings)
+    assert small_corpus.files(tmp_path / "s") == before
+
+
+def test_another_machine_is_said_and_written_down(small, told, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "s"
+    collect(small, TEXTS, "resid_post@1", folder, shard_rows=500)
+    (folder / "shard-000001.json").unlink()
+    provenance = Model.provenance
+    monkeypatch.setattr(Model, "provenance", lambda self: replace(provenance(self), threads=7, versions={"torch": "9"}))
+    store = collect(small, TEXTS, "resid_post@1", folder)
+    assert told[0] == f"going on behind {store.n_shards - 1} finished shards of {folder} ({N_TOKENS - 500:,} rows)"
+    assert told[1].startswith("going on with threads 7 (before: 1), torch 9 (before: 2")
+    assert told[1].endswith("numbers may differ in the last bits from an unbroken run")
+    assert [run.threads for run in store.provenance] == [1, 7]
+
+
+def test_progress_counts_tokens_and_ends_at_the_total(small, tmp_path) -> None:
+    seen = []
+    collect(small, TEXTS, "resid_post@1", tmp_path / "s", batch_tokens=64, progress=lambda *step: seen.append(step))
+    assert {what for what, _, _ in seen} == {"collecting tokens"}
+    done = [step[1] for step in seen]
+    assert done == sorted(done)
+    assert seen[-1][1:] == (N_TOKENS, N_TOKENS)
+    assert all(total is None or done <= total for _, done, total in seen)
+
+
+def test_the_public_names(small, tmp_path) -> None:
+    store = interp.collect(small, TEXTS, "resid_post@1", tmp_path / "s")
+    assert isinstance(store, interp.ActivationStore)
+    assert interp.open_store(tmp_path / "s").n_rows == store.n_rows
+    (tmp_path / "s" / "store.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"store.json in .* is damaged"):
+        interp.open_store(tmp_path / "s")

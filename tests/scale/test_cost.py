@@ -1,0 +1,115 @@
+"""Formulas of work and bytes against a count of the real work, and the page that is made of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+import interp
+import tiny_models
+from interp.runner.model import Model
+from interp.scale import cost
+from interp.scale.cost import ModelSize
+from scale import cost_page
+
+PROMPT = tuple(range(5, 15))
+OTHER = (*PROMPT[:3], 40, *PROMPT[4:])
+N = len(PROMPT)
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
+
+
+def _attention(query, key, value, *rest, out_shape=None, **named) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _added(into, left, right, *rest, out_shape=None, **named) -> int:
+    return 2 * left[0] * left[1] * right[1]
+
+
+UNCOUNTED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten.addmm_: _added,
+}
+"""Operations that torch's counter does not know."""
+
+WORK: dict[str, tuple[Callable[[Model], Any], Callable[[ModelSize], int]]] = {
+    "forward": (lambda m: m.run(PROMPT), lambda s: cost.forward(s, N)),
+    "batch": (lambda m: m.run([PROMPT, OTHER]), lambda s: 2 * cost.forward(s, N)),
+    "collect": (lambda m: m.run(PROMPT, "resid_post@1", logits=False), lambda s: cost.collect(s, N, 1)),
+    "logit_lens": (lambda m: interp.logit_lens(m, PROMPT), lambda s: cost.logit_lens(s, N)),
+    "direct_logit_attribution": (
+        lambda m: interp.direct_logit_attribution(m, PROMPT),
+        lambda s: cost.direct_logit_attribution(s, N),
+    ),
+    "attention_patterns": (lambda m: interp.attention_patterns(m, PROMPT), lambda s: cost.attention_patterns(s, N)),
+    "second_moments": (lambda m: interp.second_moments(m, 1, [list(PROMPT)]), lambda s: cost.second_moment(s, N, 1)),
+    "causal_trace": (
+        lambda m: interp.causal_trace(m, PROMPT, [2, 3], 7, kinds="resid", samples=2),
+        lambda s: cost.causal_trace(s, N, 2, 2),
+    ),
+    "activation_patching": (
+        lambda m: interp.activation_patching(m, PROMPT, OTHER, target=7, against=8),
+        lambda s: cost.activation_patching(s, N, 3),
+    ),
+    "attribution_patching": (
+        lambda m: interp.attribution_patching(m, PROMPT, OTHER, target=7, against=8, check=0),
+        lambda s: cost.attribution_patching(s, N),
+    ),
+    "ablation": (
+        lambda m: interp.ablation(m, PROMPT, units="heads", target=7, method="zero"),
+        lambda s: cost.ablation_of_heads(s, N),
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def products_in_torch(monkeypatch) -> None:
+    """The lens' products in oneDNN are no operations of torch; here they run in ``mm``."""
+    monkeypatch.setattr("interp.maths.unembedding._suits_onednn", lambda x: False)
+
+
+def counted(work: Callable[[Model], Any], model: Model) -> int:
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
+        work(model)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", WORK)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_formula_is_the_work_of_a_tiny_model(family: str, name: str) -> None:
+    work, formula = WORK[name]
+    model = Model(tiny_models.build(family))
+    exact = name in ("forward", "batch", "collect", "direct_logit_attribution")
+    # A second moment so small is one product, not half of one; the default model's is checked closely.
+    allowed = 0 if exact else 0.25 if name == "second_moments" else 0.05
+    assert formula(ModelSize.of(model)) == pytest.approx(counted(work, model), rel=allowed)
+
+
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.parametrize("name", WORK)
+def test_a_formula_is_the_work_of_the_default_model(model: Model, name: str) -> None:
+    work, formula = WORK[name]
+    assert formula(ModelSize.of(model)) == pytest.approx(counted(work, model), rel=0.03)
+
+
+@pytest.mark.model
+def test_sizes_and_bytes_of_the_default_model(model: Model, tmp_path: Path) -> None:
+    size = ModelSize.of(model)
+    matrices = {id(p): p.numel() for p in model.hf.parameters() if p.dim() == 2}
+    assert size.weights == sum(matrices.values())
+    run = model.run(PROMPT, "resid_post@0,1")
+    assert cost.stored_bytes(size, N, 2, 4) == sum(run.cache[name].nbytes for name in run.cache)
+    store = interp.collect(model, [list(PROMPT)] * 20, "resid_post@0,1", tmp_path / "s", dtype="bfloat16")
+    assert cost.stored_bytes(size, 20 * N, 2, 2) == pytest.approx(store.bytes, rel=0.1)  # the rest is index and headers
+    cache = model.hf(torch.tensor([list(PROMPT)]), use_cache=True).past_key_values
+    assert size.kv_numbers * N == sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+
+
+def test_the_page_says_what_the_formulas_say() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for table in cost_page.tables():
+        assert table in text, f"docs/scaling.md is stale; it should have:\n\n{table}"
