@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from interp.results import load_result
     from interp.runner.model import Model, load
     from interp.runner.plan import Capture
+    from interp.scale.sweep import sweep
 
 _HOME = {
     "load": "interp.runner.model",
@@ -74,6 +75,7 @@ _HOME = {
     "load_edit": "interp.editing.edit_file",
     "edit_facts": "interp.editing.edit_facts",
     "edit_effect": "interp.editing.effect",
+    "sweep": "interp.scale.sweep",
     "report": "interp.report.page",
     "load_result": "interp.results",
     "EditCase": "interp.editing.cases",
@@ -130,6 +132,7 @@ __all__ = [
     "edit_sequence",
     "second_moments",
     "SecondMoment",
+    "sweep",
     "report",
     "load_result",
     "InterpError",

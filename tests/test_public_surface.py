@@ -50,6 +50,7 @@ SURFACE = {
     "edit_sequence",
     "second_moments",
     "SecondMoment",
+    "sweep",
     "report",
     "load_result",
     "InterpError",
