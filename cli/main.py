@@ -28,6 +28,7 @@ COMMANDS = {
     "ablate": "Show what the model loses without each part.",
     "edit": "Write a fact into a model's weights and show what that changes.",
     "moments": "Measure the second moment of a layer's keys over a corpus.",
+    "sweep": "Run an analyzer over many prompts, facts, models or settings.",
     "generate": "Continue a prompt; show the loop's times and memory.",
     "models": "List models with a short name and what is cached.",
     "tensors": "List a model's tensors without loading the weights.",

@@ -9,7 +9,7 @@ import io
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,13 @@ class SweepFolder:
             self._files.pipe_file(f"{self.path}/{name}", data)
         except OSError as error:
             raise UsageError(f"cannot write {name} to {self.url}: {error}") from error
+
+    def save(self, name: str, save: Callable[[Path], None]) -> None:
+        """Writes a file by a function that writes to a path."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            save(path)
+            self.write(name, path.read_bytes())
 
     def remove(self, name: str) -> None:
         """Removes a file, if it is there."""

@@ -62,9 +62,10 @@ def summarize(
     keys, measures = ["model", *(f"setting_{name}" for name in settings)], list(analyzer.measures)
     group: list[str] = []
     for table in folder.row_groups():
-        group = [name for name in analyzer.group if name in table.column_names]
-        measures = [name for name in analyzer.measures if name in table.column_names]
-        frame = table.to_pandas()
+        columns = table.column_names
+        group = [name for name in analyzer.group if name in columns]
+        measures = [name for name in analyzer.measures if name in columns]
+        frame: Any = table.to_pandas()
         failed = frame["error"].notna()
         _take_failures(sums, frame[failed], [*keys])
         sums.n_rows += int((~failed).sum())
@@ -91,11 +92,11 @@ def summarize(
 
 def _take(sums: _Sums, frame: "DataFrame", keys: list[str], measures: list[str]) -> None:
     """Adds the items of a piece of the table."""
-    values = frame[measures].astype("float64")
+    values: Any = frame[measures].astype("float64")
     values = values.where(np.isfinite(values))
-    found = frame[["task", *keys]].join(values)
+    found: Any = frame[["task", *keys]].join(values)
     items = found.groupby(["task", *keys], sort=False, dropna=False)[measures].mean().reset_index()
-    groups = items.groupby(keys, sort=False, dropna=False)[measures]
+    groups: Any = items.groupby(keys, sort=False, dropna=False)[measures]
     n, mean, deviation = groups.count(), groups.mean().fillna(0.0), groups.var(ddof=0).fillna(0.0)
     squares = (deviation * n).to_numpy()
     for index, key in enumerate(n.index):

@@ -29,6 +29,7 @@ from interp.report.sections import (
     logits,
     path_patching,
     story,
+    sweep,
 )
 
 Builder = Callable[[Any, str], Section | None]
@@ -51,5 +52,6 @@ BUILDERS: Mapping[str, tuple[Builder, ...]] = {
     "head_composition": (head_composition.build,),
     "generation": (generation.build,),
     "path_patching": (path_patching.build,),
+    "sweep": (sweep.build,),
     "residual_story": (embeddings.build, story.build, logits.build),
 }

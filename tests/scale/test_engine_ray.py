@@ -1,0 +1,73 @@
+"""Ray: the same rows as in this process, also when a worker and then a node are lost on the way. One cluster of two nodes for all."""
+
+import psutil
+import pytest
+
+from interp.errors import UsageError
+from interp.scale.sweep import sweep
+from sweep_cases import FACTS, save_model, trace_of
+
+ray = pytest.importorskip("ray", reason="Ray is not installed; pip install 'interp[ray]'")
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of two nodes of one processor each, to which this process is connected."""
+    import os
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = made.add_node(num_cpus=1)
+    made.wait_for_nodes()
+    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    yield made, second
+    ray.shutdown()
+    made.shutdown()
+
+
+def actors() -> list[psutil.Process]:
+    """The processes of our workers; nobody else's."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.cmdline()[:1] and "ray::_Actor" in process.cmdline()[0]:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_rows_are_those_of_one_process_though_a_worker_and_a_node_are_lost(cluster, tmp_path) -> None:
+    made, second = cluster
+    config = trace_of(save_model(tmp_path / "model"), items=FACTS * 4)
+    alone = sweep(config, tmp_path / "alone")
+    lost = []
+
+    def lose(what: str, done: int, total: int | None) -> None:
+        if done == 4 and not lost:
+            victim = actors()[0]
+            lost.append(victim.pid)
+            victim.kill()
+        if done == 12 and len(lost) == 1:
+            lost.append("node")
+            made.remove_node(second, allow_graceful=False)
+
+    spread = sweep(config, tmp_path / "spread", engine="ray", progress=lose)
+    assert len(lost) == 2
+    assert spread.summary.n_failed == 0
+    assert spread.n_tasks == len(FACTS) * 4
+    rows = [(tmp_path / name / "rows.parquet").read_bytes() for name in ("alone", "spread")]
+    assert rows[0] == rows[1]
+    assert spread.to_frame().equals(alone.to_frame())
+    assert ray.is_initialized(), "a cluster that was there before is left alone"
+
+
+def test_what_can_never_be_placed_is_said(cluster, tmp_path) -> None:
+    config = trace_of("never loaded", threads=64) | {"model": save_model(tmp_path / "model")}
+    with pytest.raises(UsageError, match=r"each worker takes 64 CPU and the whole Ray cluster has [12] CPU; use fewer"):
+        sweep(config, tmp_path / "out", engine="ray")
