@@ -81,9 +81,6 @@ def _start(make: Make, threads: int, stop: Any, counter: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in _THREADS:
         os.environ[name] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
     with counter.get_lock():
         _WORKER.number = counter.value
         counter.value += 1

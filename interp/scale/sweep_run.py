@@ -138,22 +138,26 @@ class SweepRun:
 
 
 class Probes:
-    """Tells settings that are at fault from items that are: where the first items of a point of the grid all fail with the same words."""
+    """Tells settings that are at fault from items that are: where the first items of a point of the grid all fail alike.
+
+    Errors of ours are alike if they say the same, for they name what of an item is wrong; others if they are of one kind.
+    """
 
     def __init__(self, config: SweepConfig) -> None:
         self._wanted = min(_PROBES, len(config.items))
         self._single = config.n_tasks == 1
-        self._seen: dict[str, list[str | None]] = {}
+        self._seen: dict[str, list[str]] = {}
 
     def add(self, task: Task, reply: Reply) -> None:
         """Takes in one reply. Raises the kind of error that the analyzer raised once it is clear that all items would fail."""
-        if task.item_index >= self._wanted:
+        if task.item_index >= self._wanted or (self._wanted == 1 and not self._single):
             return
+        ours = reply.kind is not None and issubclass(reply.kind, InterpError)
         seen = self._seen.setdefault(json.dumps([task.model, task.point], sort_keys=True), [])
-        seen.append(reply.error)
-        if len(seen) < self._wanted or reply.error is None or len(set(seen)) > 1:
+        seen.append(reply.error or "" if ours else str(reply.kind))
+        if reply.kind is None or len(seen) < self._wanted or len(set(seen)) > 1:
             return
-        if self._wanted > 1 or self._single:
-            items = f"each of the first {self._wanted} items" if self._wanted > 1 else "the only item"
-            where = f" ({', '.join(f'{name} = {value}' for name, value in task.point.items())})" if task.point else ""
-            raise reply.kind(f"the sweep stopped, for {items} failed alike with {task.model}{where}: {reply.error}")
+        items = "the only item" if self._single else f"each of the first {self._wanted} items"
+        where = "".join(f", {name} = {value}" for name, value in task.point.items())
+        message = f"the sweep stopped, for {items} failed alike ({task.model}{where}): {reply.error}"
+        raise reply.kind(message) if issubclass(reply.kind, InterpError) else UsageError(message)

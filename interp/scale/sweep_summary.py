@@ -65,12 +65,12 @@ def summarize(
         columns = table.column_names
         group = [name for name in analyzer.group if name in columns]
         measures = [name for name in analyzer.measures if name in columns]
-        frame: Any = table.to_pandas()
-        failed = frame["error"].notna()
-        _take_failures(sums, frame[failed], [*keys])
-        sums.n_rows += int((~failed).sum())
-        if group and measures:
-            _take(sums, frame[~failed], [*keys, *group], measures)
+        # Parted before pandas sees them, in which a missing number makes a column of integers one of floats.
+        good, failed = table.filter(table["error"].is_null()), table.filter(table["error"].is_valid())
+        _take_failures(sums, failed.to_pandas(), keys)
+        sums.n_rows += len(good)
+        if group and measures and len(good):
+            _take(sums, good.to_pandas(), [*keys, *group], measures)
     moments = list(sums.cells.values())
     shape = (len(moments), len(measures))
     stacked = [

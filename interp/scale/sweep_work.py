@@ -25,7 +25,7 @@ BASE_COLUMNS = ("task", "item", "model", "seed", "error")
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What came of a task: the number of rows, or why the analyzer failed (with the name of the error's class).
+    """What came of a task: the number of rows, or why the analyzer failed, and with what ``kind`` of error.
 
     ``identity`` is what the numbers depend on beside the task. ``broken`` is a fault of the model and not of the item: nothing
     was written.
@@ -35,7 +35,7 @@ class Reply:
     host: str
     n_rows: int = 0
     error: str | None = None
-    kind: type[InterpError] = InterpError
+    kind: type[BaseException] | None = None
     broken: InterpError | None = None
     identity: Mapping[str, Any] | None = None
 
@@ -67,12 +67,11 @@ class _Worker:
             model = self._load(task.spec)
         except InterpError as error:
             return Reply(index=task.index, host=host, broken=error)
-        frame, error, kind = None, None, InterpError
+        frame, error, kind = None, None, None
         try:
             frame = self._analyzer.run(model, task.item, task.settings, task.seed)
         except _FAULTS as fault:
-            error = reason_of(fault)
-            kind = type(fault) if isinstance(fault, InterpError) else InterpError
+            error, kind = reason_of(fault), type(fault)
         write_rows(self._folder, task, frame, error)
         return Reply(
             index=task.index,

@@ -49,7 +49,9 @@ def test_rows_are_the_analyzers_own(traced) -> None:
         if task.item_index == 3:
             continue
         expected = interp.causal_trace(model, **task.item, **TRACE, **task.point, seed=task.seed).to_frame()
-        pd.testing.assert_frame_equal(own[expected.columns].reset_index(drop=True), expected, check_exact=True)
+        pd.testing.assert_frame_equal(
+            own[expected.columns].reset_index(drop=True), expected, check_exact=True, check_dtype=False
+        )
     assert len(rows[rows["error"].isna()]) == result.summary.n_rows
 
 
@@ -113,7 +115,9 @@ def test_the_order_and_the_other_items_do_not_matter(traced, folder, tmp_path) -
     for item in range(3):
         expected = rows[(rows["item"] == item) & (rows["setting_noise"] == 3.0)][own].reset_index(drop=True)
         found = turned.rows()
-        pd.testing.assert_frame_equal(found[found["item"] == 2 - item][own].reset_index(drop=True), expected)
+        pd.testing.assert_frame_equal(
+            found[found["item"] == 2 - item][own].reset_index(drop=True), expected, check_dtype=False
+        )
 
 
 def test_the_result_is_saved_loaded_and_drawn(traced, tmp_path) -> None:
@@ -247,9 +251,9 @@ def test_a_damaged_part_is_found_and_made_again(folder, tmp_path) -> None:
         (
             {"sites": "resid_pots"},
             UsageError,
-            r"the sweep stopped, for each of the first 3 items failed alike with .*unknown",
+            r"the sweep stopped, for each of the first 3 items failed alike .*unknown",
         ),
-        ({"top_k": "many"}, interp.InterpError, r"failed alike with .*TypeError"),
+        ({"top_k": "many"}, UsageError, r"failed alike .*top_k"),
     ],
 )
 def test_settings_that_fail_every_item_stop_the_sweep_and_leave_the_folder_free(

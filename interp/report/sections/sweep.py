@@ -86,9 +86,11 @@ def _peaks(result: Any) -> Iterator[Table]:
 
 def _about(result: Any) -> Table:
     rows: list[list[Child]] = [["rows", f"{result.summary.n_rows:,} of {result.n_done:,} tasks"]]
-    rows += [[f"model {label}", quoted(source.weights_sha256 or "")] for label, source in result.sources.items()]
-    rows += [[quoted(name), quoted(value)] for name, value in sorted(result.settings.items())]
-    rows += [[quoted(name), quoted(", ".join(values))] for name, values in sorted(result.grid.items())]
+    rows += [["model", quoted(f"{label} {source.weights_sha256 or ''}")] for label, source in result.sources.items()]
+    for name, value in sorted(result.settings.items()):
+        rows.append([quoted(name), quoted(value)])
+    for name, values in sorted(result.grid.items()):
+        rows.append([quoted(name), quoted(", ".join(values))])
     return Table(
         columns=("", ""), rows=rows, caption="What was run: models with the SHA-256 of their weights, settings"
     )
