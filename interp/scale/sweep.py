@@ -83,6 +83,7 @@ def sweep(
         if not folder.has(ROWS):
             run.work(progress or silent)
             folder.compact([task.digest for task in tasks])
+        folder.remove_parts()
         return run.result(confidence)
 
 

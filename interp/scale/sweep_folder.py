@@ -115,8 +115,13 @@ class SweepFolder:
         found = (_PART.fullmatch(str(name).rstrip("/").rpartition("/")[2]) for name in names)
         return {int(match[1]): match[2] for match in found if match}
 
+    def remove_parts(self) -> None:
+        """Removes the rows of single tasks."""
+        for index, digest in self.parts().items():
+            self.remove(part_name(index, digest))
+
     def compact(self, digests: Sequence[str]) -> None:
-        """Puts the rows of all tasks into one table and removes the parts. Two passes: the columns first, then the rows.
+        """Puts the rows of all tasks into one table. Two passes over the parts: the columns first, then the rows.
 
         Raises ModelError for a part that is damaged; it is removed, so that resuming computes it anew.
         """
@@ -130,8 +135,6 @@ class SweepFolder:
         with self._whole(ROWS) as path, pq.ParquetWriter(path, schema, compression=_COMPRESSION) as writer:
             for group in self._groups(names, schema):
                 writer.write_table(group, row_group_size=len(group))
-        for name in names:
-            self.remove(name)
 
     def row_groups(self) -> "Iterator[Table]":
         """The finished table in pieces of whole tasks, in order."""

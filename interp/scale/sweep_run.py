@@ -67,8 +67,7 @@ class SweepRun:
                     progress(what, done, len(todo))
         except InterpError:
             if not worked:  # then the folder can be used again
-                for index, digest in self.folder.parts().items():
-                    self.folder.remove(part_name(index, digest))
+                self.folder.remove_parts()
             raise
 
     def result(self, confidence: float) -> SweepResult:

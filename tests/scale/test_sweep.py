@@ -179,7 +179,7 @@ def test_ctrl_c_keeps_what_is_done_and_resuming_does_none_of_it_again(folder, tm
 def _words() -> list[str]:
     import word_model
 
-    return [word for word in word_model.WORDS if not word.startswith("<")][:60]
+    return [word for word in word_model.WORDS if not word.startswith("<")][:30]
 
 
 def test_resuming_a_finished_sweep_only_reads_it(traced) -> None:
