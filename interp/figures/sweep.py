@@ -66,7 +66,7 @@ def sweep_lines(
         showlegend=len(lines) > 1,
         legend=style.legend_above(),
         hovermode="x unified",
-        xaxis=style.index_axis(_shown(labels, axis), title="layer" if axis == "site" else axis, automargin=True),
+        xaxis=style.index_axis(_shown(labels, axis), title=axis, automargin=True),
         yaxis=style.value_axis(words),
     )
 
@@ -118,7 +118,7 @@ def _told(mean: Mean) -> str:
 
 
 def _shown(labels: Sequence[str], axis: str) -> list[str]:
-    return list(site_rows(labels).labels) if axis == "site" else list(labels)
+    return list(site_rows(labels).labels) if axis == "component" else list(labels)
 
 
 def _faded(colour: str) -> str:

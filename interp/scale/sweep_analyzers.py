@@ -66,9 +66,15 @@ class SweepAnalyzer:
             given.pop("prompt", None)
         if "seed" in inspect.signature(function).parameters:
             given["seed"] = seed
-        frame = function(model, **given, **settings).to_frame()
-        if "head" in frame and "number" not in frame and "number" in self.group:
+        return self._with_numbers(function(model, **given, **settings).to_frame())
+
+    def _with_numbers(self, frame: "DataFrame") -> "DataFrame":
+        """The table with columns out of its names: the ``number`` of a head, the ``stream`` and ``layer`` of a site."""
+        if "number" in self.group and "number" not in frame:
             frame["number"] = frame["head"].str.extract(r"H(\d+)$", expand=False).astype(int)
+        if "stream" in self.group:
+            frame[["layer", "stream"]] = frame["site"].str.extract(r"^blocks\.(\d+)\.hook_(.+)$")
+            frame["layer"] = frame["layer"].astype(int)
         return frame
 
     def _function(self) -> Any:
@@ -96,14 +102,14 @@ ANALYZERS: Mapping[str, SweepAnalyzer] = {
             home="interp.analyzers.logit_lens",
             needs=("prompt",),
             takes=("target",),
-            group=("site",),
+            group=("stream", "layer"),
             measures={
                 "kl_nats": "divergence from the model's answer (nats)",
                 "entropy_nats": "entropy (nats)",
                 "target_log_prob_nats": "log-probability of the target (nats)",
                 "target_rank": "rank of the target",
             },
-            axis="site",
+            axis="layer",
         ),
         SweepAnalyzer(
             name="residual_story",

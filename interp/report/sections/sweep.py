@@ -11,6 +11,20 @@ from interp.report.markup import Child, element, quoted
 from interp.report.sections.numbers import brief
 
 _FAILURES_SHOWN = 50
+_LINKED = {
+    "logit_lens": "[[logit lens]]",
+    "residual_story": "story of the [[residual stream]]",
+    "attention_patterns": "[[attention patterns|attention pattern]]",
+    "head_profiles": "profile of every [[attention head]]",
+    "induction_heads": "search for [[induction heads|induction head]]",
+    "causal_trace": "causal trace, with the [[indirect effect]] of every state",
+    "direct_logit_attribution": "[[direct logit attribution]]",
+    "ablation": "[[ablation]]",
+    "activation_patching": "activation [[patching]]",
+    "attribution_patching": "[[attribution patching]]",
+    "path_patching": "[[path patching]]",
+    "edit": "one edit, measured before and after by [[efficacy]], [[generalisation]], [[specificity]] and others",
+}
 _MEANS_SHOWN = 60
 
 
@@ -18,9 +32,10 @@ def build(result: Any, prompt: str) -> Section:
     """Pictures of the means over items, tables of the greatest means, of what was run and of what failed."""
     summary = result.summary
     name = result.analyzer.replace("_", " ")
+    ran = _LINKED.get(result.analyzer, name)
     lead = (
-        f"What holds over many items? The analyzer ran on each by itself: {_asked(result)}. Shown are means over items: a measure is first "
-        "averaged within an item, over the rows of a group, so that every item counts once. Intervals are Student's t over items "
+        f"What holds over many items? {_asked(result)}, each by itself: {ran}. Shown are means over items: a measure is first averaged "
+        "within an item, over the rows of a group, so that every item counts once. Intervals are Student's t over items "
         f"({result.confidence:.0%})."
     )
     blocks: list[Block] = []
