@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from interp.errors import UsageError, unknown
+from interp.errors import UsageError
 
 Make: TypeAlias = Callable[[int], Callable[[Any], Any]]
 """Makes a worker out of its number on its machine, from 0."""
@@ -61,27 +61,3 @@ class ThisProcess(Engine):
                 yield unit, work(unit)
         finally:
             torch.set_num_threads(before)
-
-
-ENGINES = ("embedded", "ray")
-
-
-def engine_of(name: str, *, workers: int | None = None, threads: int = 1, address: str | None = None) -> Engine:
-    """The engine of a name: "embedded" (this process, or ``workers`` processes beside it) or "ray" (``address``, or a cluster made here).
-
-    Without ``workers`` there is one, or on Ray as many as the cluster has room for. Raises UsageError for another name, and where Ray is
-    asked for and not installed.
-    """
-    if name == "ray":
-        from interp.scale.engine_ray import OnRay
-
-        return OnRay(workers=workers, threads=threads, address=address)
-    if name != "embedded":
-        raise unknown("engine", name, ENGINES)
-    if address is not None:
-        raise UsageError(f"the address {address} is of a Ray cluster; add --engine ray (in Python engine='ray')")
-    if workers is None or workers == 1:
-        return ThisProcess(threads=threads)
-    from interp.scale.engine_processes import Processes
-
-    return Processes(workers=workers, threads=threads)

@@ -9,7 +9,8 @@ from interp.errors import UsageError
 from interp.models.cache import Step
 from interp.models.locate import locate
 from interp.models.progress import silent
-from interp.scale.engine import Engine, engine_of
+from interp.scale.engine import Engine
+from interp.scale.engines import engine_of
 from interp.scale.sweep_config import SweepConfig, read_config
 from interp.scale.sweep_folder import MANIFEST, ROWS, SweepFolder
 from interp.scale.sweep_result import SweepResult

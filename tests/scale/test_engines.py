@@ -5,8 +5,9 @@ import torch
 
 from engine_work import Squares
 from interp.errors import UsageError
-from interp.scale.engine import Lost, ThisProcess, engine_of
+from interp.scale.engine import Lost, ThisProcess
 from interp.scale.engine_processes import Processes
+from interp.scale.engines import engine_of
 
 
 def test_this_process_gives_replies_in_order_and_its_threads_back(tmp_path) -> None:
