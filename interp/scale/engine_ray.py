@@ -6,6 +6,8 @@ is asked for, which Ray starts where and when there is room. Nothing about the u
 """
 
 import os
+import re
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
@@ -21,6 +23,7 @@ _TRIES = 3
 """Workers that a unit may kill before it counts as lost."""
 _PATIENCE_SECONDS = 120.0
 """How long no worker at all may be alive before that is an error."""
+_ANSWER_SECONDS = 10.0
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # an actor without a GPU sees none, as Ray will do anyway
@@ -75,10 +78,14 @@ class OnRay(Engine):
                 "num_cpus": (self.asked or 1) * self.threads if self.asked else None,
             }
         try:
+            _check_answers(self.address)
             self._ray.init(address=self.address or "local", **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UsageError(f"no Ray cluster answers at {self.address or 'this machine'} ({cause[:200]})") from error
+        except (OSError, ValueError, RuntimeError) as error:
+            cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            where = self.address or "this machine"
+            raise UsageError(
+                f"no Ray cluster answers at {where} ({cause}); give 'auto' or the address that ray start told"
+            ) from error
 
     def _resources(self) -> dict[str, float]:
         """What each worker takes; sets ``workers`` to what there is room for where nothing was asked."""
@@ -92,6 +99,13 @@ class OnRay(Engine):
             raise UsageError(f"each worker takes {wants} and the whole Ray cluster has {has}; use fewer threads")
         self.workers = self.asked or room
         return need
+
+
+def _check_answers(address: str | None) -> None:
+    """Raises OSError where nothing listens at ``host:port``, which Ray itself would try to reach for many minutes."""
+    match = re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", address or "")
+    if match:
+        socket.create_connection((match[1], int(match[2])), timeout=_ANSWER_SECONDS).close()
 
 
 class _Actor:
