@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import UsageError
+from interp.errors import InterpError, UsageError
 from interp.scale.engine import Engine, Lost, Make
 
 if TYPE_CHECKING:
@@ -75,16 +75,15 @@ class OnRay(Engine):
         if self.address is None:
             options |= {
                 "include_dashboard": False,
-                "num_cpus": (self.asked or 1) * self.threads if self.asked else None,
+                "num_cpus": self.asked * self.threads if self.asked else None,
             }
         try:
             _check_answers(self.address)
             self._ray.init(address=self.address or "local", **options)
         except (OSError, ValueError, RuntimeError) as error:
-            cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
             where = self.address or "this machine"
             raise UsageError(
-                f"no Ray cluster answers at {where} ({cause}); give 'auto' or the address that ray start told"
+                f"no Ray cluster answers at {where} ({_first_line(error)}); give 'auto' or the address that ray start told"
             ) from error
 
     def _resources(self) -> dict[str, float]:
@@ -106,6 +105,10 @@ def _check_answers(address: str | None) -> None:
     match = re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", address or "")
     if match:
         socket.create_connection((match[1], int(match[2])), timeout=_ANSWER_SECONDS).close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 class _Actor:
@@ -137,50 +140,57 @@ class _Crew:
         )
         self._at: dict[ObjectRef, tuple[Any, list[Any]]] = {}  # what is awaited: its actor, and its unit if it has one
         self._idle: list[Any] = []
+        self._tries: Counter[int] = Counter()  # by the id of the unit
 
     def run(self, workers: int, units: deque[Any]) -> Iterator[tuple[Any, Any]]:
         """Yields units with their replies until there is none left."""
         from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
-        tries: Counter[int] = Counter()
-        for _ in range(min(workers, len(units))):
-            self._hire()
-        alone_since = time.monotonic()
+        self._hire(min(workers, len(units)))
+        alive_at, stillborn = time.monotonic(), 0
         while units or any(held for _, held in self._at.values()):
             done, _ = self._ray.wait(list(self._at), num_returns=1, timeout=5.0)
-            if not done and not self._any_alive() and time.monotonic() - alone_since > _PATIENCE_SECONDS:
+            if not done and not self._any_alive() and time.monotonic() - alive_at > _PATIENCE_SECONDS:
                 raise UsageError(f"no worker could be placed on the Ray cluster within {_PATIENCE_SECONDS:.0f} seconds")
             for reference in done:
                 actor, held = self._at.pop(reference)
-                alone_since = time.monotonic()
+                alive_at = time.monotonic()
                 try:
                     reply = self._ray.get(reference)
-                except (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError):
+                except (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError) as error:
                     self._ray.kill(actor)  # where it is only out of reach, so that a unit is never at two places
-                    self._hire()
-                    for unit in held:
-                        tries[id(unit)] += 1
-                        if tries[id(unit)] < _TRIES:
-                            units.appendleft(unit)
-                        else:
-                            yield unit, Lost(f"the worker died each of the {_TRIES} times that it was tried")
-                    self._give(units)
-                    continue
+                    stillborn = 0 if held else stillborn + 1
+                    if stillborn > _TRIES * workers:
+                        raise InterpError(f"workers cannot start on the Ray cluster: {_first_line(error)}") from error
+                    self._hire(1)
+                    yield from self._again_or_lost(held, units)
                 except RayTaskError as error:
                     raise error.cause from error
-                self._idle.append(actor)
+                else:
+                    stillborn = 0
+                    self._idle.append(actor)
+                    self._give(units)  # before the reply is looked at
+                    yield from ((unit, reply) for unit in held)
                 self._give(units)
-                for unit in held:
-                    yield unit, reply
+
+    def _again_or_lost(self, held: list[Any], units: deque[Any]) -> Iterator[tuple[Any, Lost]]:
+        """Puts back the unit of a worker that died, or yields it as lost."""
+        for unit in held:
+            self._tries[id(unit)] += 1
+            if self._tries[id(unit)] < _TRIES:
+                units.appendleft(unit)
+            else:
+                yield unit, Lost(f"the worker died each of the {_TRIES} times that it was tried")
 
     def dismiss(self) -> None:
         """Ends the actors, at work or not."""
         for actor in [*self._idle, *(actor for actor, _ in self._at.values())]:
             self._ray.kill(actor)
 
-    def _hire(self) -> None:
-        actor = self._kind.remote(self._make, self._threads)
-        self._at[actor.ready.remote()] = (actor, [])
+    def _hire(self, count: int) -> None:
+        for _ in range(count):
+            actor = self._kind.remote(self._make, self._threads)
+            self._at[actor.ready.remote()] = (actor, [])
 
     def _give(self, units: deque[Any]) -> None:
         while units and self._idle:

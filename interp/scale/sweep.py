@@ -60,11 +60,7 @@ def sweep(
 
     """
     asked = read_config(config)
-    runner = (
-        engine
-        if isinstance(engine, Engine)
-        else engine_of(engine, workers=workers, threads=asked.threads, address=address)
-    )
+    runner = engine if isinstance(engine, Engine) else _engine(asked, engine, workers, address)
     if runner.threads != asked.threads:
         raise UsageError(
             f"the engine has {runner.threads} threads a worker and the sweep {asked.threads}; give both the same"
@@ -86,6 +82,11 @@ def sweep(
             folder.compact([task.digest for task in tasks])
         folder.remove_parts()
         return run.result(confidence)
+
+
+def _engine(config: SweepConfig, name: str, workers: int | None, address: str | None) -> Engine:
+    on_cpu = all(spec.device == "cpu" for spec in config.models.values())
+    return engine_of(name, workers=workers, threads=config.threads, address=address, gpus=0.0 if on_cpu else None)
 
 
 def _check_place(folder: SweepFolder, resume: bool) -> None:

@@ -1,7 +1,7 @@
 """What a sweep's folder says about it: the configuration, and what each model's numbers were computed with."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -49,13 +49,11 @@ def check_same(manifest: Mapping[str, Any], items: Sequence[Any], config: SweepC
             )
 
 
-def check_source(
-    known: Mapping[str, Any], found: Mapping[str, Any], model: str, host: str, tell: Callable[[str], None]
-) -> None:
+def check_source(known: Mapping[str, Any], found: Mapping[str, Any], model: str, host: str) -> str | None:
     """Holds what a worker computes with against what the sweep began with.
 
-    Raises ModelError where the numbers would not be comparable: other weights, number format, threads, versions. Another kind of
-    processor is only told, once: there the numbers agree up to rounding.
+    Another kind of processor is worth a line, which comes back: there the numbers agree up to rounding. Raises ModelError where they would
+    not be comparable: other weights, number format, threads, versions.
     """
     before, now = flattened(known), flattened(found)
     for name in sorted(before.keys() | now.keys()):
@@ -64,10 +62,9 @@ def check_source(
             raise ModelError(
                 f"the sweep began with {name} = {was} for {model}, and the worker on {host} has {has}; make them the same, or begin anew"
             )
-    if known.get("hardware") != found.get("hardware"):
-        tell(
-            f"the worker on {host} has {found.get('hardware')} and the sweep began on {known.get('hardware')}; rows agree up to rounding"
-        )
+    if known.get("hardware") == found.get("hardware"):
+        return None
+    return f"the worker on {host} has {found.get('hardware')} and the sweep began on {known.get('hardware')}; rows agree up to rounding"
 
 
 def provenance_of(source: Mapping[str, Any], manifest: Mapping[str, Any]) -> Provenance:

@@ -18,6 +18,7 @@ from interp.scale.sweep_summary import summarize
 from interp.scale.sweep_work import Reply, SweepWork, write_rows
 
 _PROBES = 3
+_NOTES = 5
 
 
 class SweepRun:
@@ -33,6 +34,7 @@ class SweepRun:
     ) -> None:
         self.config, self.folder, self.tasks, self.engine, self.tell = config, folder, tasks, engine, tell
         self.manifest: dict[str, Any] = {}
+        self._told: set[str] = set()
 
     def begin(self) -> None:
         """Reads the manifest of what is to be gone on with, and checks that it is the same sweep; or writes a new one."""
@@ -123,14 +125,21 @@ class SweepRun:
         """Holds what a worker computed with against the other workers, and against the manifest of a sweep that goes on."""
         known = self.manifest["sources"].get(task.model)
         if known is None:
-            self.manifest["sources"][task.model] = dict(reply.identity or {})
+            known = self.manifest["sources"][task.model] = dict(reply.identity or {})
             self._write_manifest()
-            return
         try:
-            check_source(known, dict(reply.identity or {}), task.model, reply.host, self.tell)
+            difference = check_source(known, dict(reply.identity or {}), task.model, reply.host)
         except ModelError:
             self.folder.remove(part_name(task.index, task.digest))
             raise
+        self._tell_once(*filter(None, (difference, *reply.notes)))
+
+    def _tell_once(self, *lines: str) -> None:
+        """Passes on what workers had to say: each line once, and only the first few."""
+        for line in lines:
+            if line not in self._told and len(self._told) < _NOTES:
+                self._told.add(line)
+                self.tell(line if len(self._told) < _NOTES else f"{line} (further notes of single tasks are not shown)")
 
     def _write_manifest(self) -> None:
         self.folder.write(MANIFEST, (json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n").encode())

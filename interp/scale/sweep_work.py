@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InterpError
+from interp.models.progress import silent
 from interp.scale.sweep_analyzers import analyzer_named
 from interp.scale.sweep_config import ModelSpec, Task
 from interp.scale.sweep_folder import SweepFolder
@@ -27,8 +28,8 @@ BASE_COLUMNS = ("task", "item", "model", "seed", "error")
 class Reply:
     """What came of a task: the number of rows, or why the analyzer failed, and with what ``kind`` of error.
 
-    ``identity`` is what the numbers depend on beside the task. ``broken`` is a fault of the model and not of the item: nothing
-    was written.
+    ``identity`` is what the numbers depend on beside the task, ``notes`` what the analyzer had to say. ``broken`` is a fault of the model
+    and not of the item: nothing was written.
     """
 
     index: int
@@ -38,6 +39,7 @@ class Reply:
     kind: type[BaseException] | None = None
     broken: InterpError | None = None
     identity: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class _Worker:
         self._spec: ModelSpec | None = None
         self._model: Model | None = None
         self._identity: dict[str, Any] = {}
+        self._notes: list[str] = []
 
     def __call__(self, task: Task) -> Reply:
         host = platform.node()
@@ -68,6 +71,7 @@ class _Worker:
         except InterpError as error:
             return Reply(index=task.index, host=host, broken=error)
         frame, error, kind = None, None, None
+        self._notes.clear()
         try:
             frame = self._analyzer.run(model, task.item, task.settings, task.seed)
         except _FAULTS as fault:
@@ -80,6 +84,7 @@ class _Worker:
             error=error,
             kind=kind,
             identity=self._identity,
+            notes=tuple(self._notes),
         )
 
     def _load(self, spec: ModelSpec) -> "Model":
@@ -90,7 +95,15 @@ class _Worker:
         self._model = None  # before the next is loaded, so that two are never held
         gc.collect()
         device = _own_gpu(spec.device, self._number)
-        model = load(spec.name, device=device, dtype=spec.dtype, revision=spec.revision, offline=spec.offline)
+        model = load(
+            spec.name,
+            device=device,
+            dtype=spec.dtype,
+            revision=spec.revision,
+            offline=spec.offline,
+            progress=silent,
+            notify=self._notes.append,
+        )
         self._spec, self._model = spec, model
         self._identity = {
             **asdict(replace(model.provenance(command=""), created="")),

@@ -27,7 +27,7 @@ def config(tmp_path: Path, monkeypatch) -> Path:
 
 
 def test_a_sweep_prints_a_summary_and_leaves_table_page_and_summary(interp, config) -> None:
-    ended = interp("sweep", str(config))
+    ended = interp("sweep", str(config), "-q")
     assert ended.code == 0
     assert ended.stderr == "warning: 1 of 4 tasks failed; their rows say why in 'error'\n"
     assert "3 of 4 done" in ended.stdout
@@ -70,7 +70,7 @@ def test_an_interrupt_says_what_is_kept_and_how_to_go_on(interp, config, monkeyp
 
     with monkeypatch.context() as patched:
         patched.setattr(sweep_run.Probes, "add", stopping)
-        ended = interp("sweep", str(config), "-o", "my out", "--workers", "1")
+        ended = interp("sweep", str(config), "-o", "my out", "--workers", "1", "-q")
     assert (ended.code, ended.stdout) == (130, "")
     assert ended.stderr == (
         "error: interrupted; 2 of 4 tasks are kept in my out; go on with: "

@@ -1,11 +1,26 @@
 """Ray: the same rows as in this process, also when a worker and then a node are lost on the way. One cluster of two nodes for all."""
 
+import socket
+import sys
+
 import psutil
 import pytest
 
 from interp.errors import UsageError
+from interp.scale.engine_ray import OnRay
 from interp.scale.sweep import sweep
 from sweep_cases import FACTS, save_model, trace_of
+
+
+class Pretended:
+    """A cluster of which nothing is known but what it has."""
+
+    def __init__(self, **has) -> None:
+        self.has = has
+
+    def cluster_resources(self):
+        return self.has
+
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; pip install 'interp[ray]'")
 
@@ -65,6 +80,38 @@ def test_rows_are_those_of_one_process_though_a_worker_and_a_node_are_lost(clust
     assert rows[0] == rows[1]
     assert spread.to_frame().equals(alone.to_frame())
     assert ray.is_initialized(), "a cluster that was there before is left alone"
+
+
+@pytest.mark.parametrize(
+    ("has", "asked", "gpus", "workers", "need"),
+    [
+        ({"CPU": 8.0}, None, None, 4, {"CPU": 2.0}),
+        ({"CPU": 8.0}, 3, None, 3, {"CPU": 2.0}),
+        ({"CPU": 64.0, "GPU": 4.0}, None, None, 4, {"CPU": 2.0, "GPU": 1.0}),
+        ({"CPU": 64.0, "GPU": 4.0}, None, 0.5, 8, {"CPU": 2.0, "GPU": 0.5}),
+        ({"CPU": 64.0, "GPU": 4.0}, None, 0.0, 32, {"CPU": 2.0}),
+    ],
+)
+def test_workers_are_what_there_is_room_for(has, asked, gpus, workers, need) -> None:
+    engine = OnRay(workers=asked, threads=2, gpus=gpus)
+    engine._ray = Pretended(**has)
+    assert engine._resources() == need
+    assert engine.workers == workers
+
+
+def test_an_address_that_nothing_answers_at_is_said_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: no one else takes it, and nothing answers
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        engine = OnRay(address=address)
+        with pytest.raises(UsageError, match=rf"no Ray cluster answers at {address} \(.*refused.*\); give 'auto'"):
+            engine._connect()
+
+
+def test_without_ray_the_command_to_install_it_is_said(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"needs Ray; install it with: pip install 'interp\[ray\]'"):
+        OnRay()
 
 
 def test_what_can_never_be_placed_is_said(cluster, tmp_path) -> None:

@@ -16,9 +16,12 @@ from scipy import stats
 
 import interp
 from interp.errors import ModelError, UsageError
+from interp.scale.engine import ThisProcess
 from interp.scale.sweep import sweep
 from interp.scale.sweep_config import read_config
 from interp.scale.sweep_folder import SweepFolder
+from interp.scale.sweep_manifest import check_source
+from interp.scale.sweep_run import SweepRun
 from interp.scale.sweep_work import reason_of
 from sweep_cases import FACTS, TRACE, save_model, trace_of
 
@@ -358,3 +361,43 @@ def test_edits_of_the_default_model_are_made_and_measured(tmp_path, shared_data)
 def test_a_reason_is_one_line_with_the_class_of_a_foreign_error() -> None:
     assert reason_of(UsageError("no such\n layer")) == "no such layer"
     assert reason_of(KeyError("x")) == "KeyError: 'x'"
+
+
+SOURCE = {"weights_sha256": "ab", "threads": 1, "versions": {"torch": "2.13"}, "hardware": "x86_64 AVX512"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"threads": 2}, r"began with threads = 1 for tiny, and the worker on node7 has 2"),
+        (
+            {"versions": {"torch": "2.12"}},
+            r'began with versions.torch = "2.13" for tiny, and the worker on node7 has "2.12"',
+        ),
+        ({"weights_sha256": "cd"}, r'began with weights_sha256 = "ab"'),
+    ],
+)
+def test_a_worker_with_something_else_is_refused(change, said) -> None:
+    with pytest.raises(ModelError, match=said):
+        check_source(SOURCE, SOURCE | change, "tiny", "node7")
+
+
+def test_a_worker_with_another_processor_is_told() -> None:
+    assert check_source(SOURCE, SOURCE, "tiny", "node7") is None
+    note = check_source(SOURCE, SOURCE | {"hardware": "x86_64 AVX2"}, "tiny", "node7")
+    assert note == "the worker on node7 has x86_64 AVX2 and the sweep began on x86_64 AVX512; rows agree up to rounding"
+
+
+def test_what_analyzers_have_to_say_is_told_once(folder, tmp_path) -> None:
+    told: list[str] = []
+    config = trace_of(folder, items=FACTS[:2], settings={"kinds": ["resid"], "samples": 1})
+    sweep(config, tmp_path / "out", notify=told.append)
+    assert told.count("one sample gives no interval; give several") == 1
+
+
+def test_what_analyzers_have_to_say_does_not_go_on_for_ever(tmp_path) -> None:
+    told: list[str] = []
+    run = SweepRun(read_config(LENS | {"model": "x"}), SweepFolder(str(tmp_path)), [], ThisProcess(), told.append)
+    run._tell_once("a", "a", "b")
+    run._tell_once("b", "c", "d", "e", "f")
+    assert told == ["a", "b", "c", "d", "e (further notes of single tasks are not shown)"]
