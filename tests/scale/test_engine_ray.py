@@ -2,12 +2,16 @@
 
 import socket
 import sys
+from collections import deque
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from interp.errors import UsageError
-from interp.scale.engine_ray import OnRay
+from engine_work import Squares
+from interp.errors import InterpError, UsageError
+from interp.scale.engine import Lost
+from interp.scale.engine_ray import OnRay, _Crew
 from interp.scale.sweep import sweep
 from sweep_cases import FACTS, save_model, trace_of
 
@@ -118,3 +122,58 @@ def test_what_can_never_be_placed_is_said(cluster, tmp_path) -> None:
     config = trace_of("never loaded", threads=64) | {"model": save_model(tmp_path / "model")}
     with pytest.raises(UsageError, match=r"each worker takes 64 CPU and the whole Ray cluster has [12] CPU; use fewer"):
         sweep(config, tmp_path / "out", engine="ray")
+
+
+class Call:
+    """A remote function of a pretended actor; what it gives is computed when it is asked for."""
+
+    def __init__(self, function) -> None:
+        self.function = function
+
+    def remote(self, *arguments):
+        return SimpleNamespace(give=lambda: self.function(*arguments))
+
+
+class PretendedRay:
+    """Ray without processes: actors square numbers, and die of those in ``once`` (the first time) and ``always``, or at birth."""
+
+    def __init__(self, *, once=(), always=(), stillborn=False) -> None:
+        self.once, self.always, self.stillborn = set(once), always, stillborn
+
+    def remote(self, kind):
+        made = SimpleNamespace(remote=lambda *arguments: SimpleNamespace(ready=Call(self.ready), do=Call(self.do)))
+        made.options = lambda **options: made
+        return made
+
+    def ready(self) -> None:
+        if self.stillborn:
+            raise ray.exceptions.RayActorError
+
+    def do(self, unit):
+        if unit in self.once or unit in self.always:
+            self.once.discard(unit)
+            raise ray.exceptions.RayActorError
+        return unit * unit
+
+    def wait(self, references, **options):
+        return references[:1], references[1:]
+
+    def get(self, reference):
+        return reference.give()
+
+    def kill(self, actor) -> None:
+        """Nothing to end."""
+
+
+def test_a_unit_that_kills_every_worker_is_lost_and_no_other_is() -> None:
+    crew = _Crew(PretendedRay(once=(2,), always=(5,)), Squares("."), {"CPU": 1.0}, 1)
+    found = dict(crew.run(2, deque(range(1, 9))))
+    lost = found.pop(5)
+    assert found == {unit: unit * unit for unit in (1, 2, 3, 4, 6, 7, 8)}
+    assert lost == Lost("the worker died each of the 3 times that it was tried")
+
+
+def test_workers_that_cannot_start_are_an_error() -> None:
+    crew = _Crew(PretendedRay(stillborn=True), Squares("."), {"CPU": 1.0}, 1)
+    with pytest.raises(InterpError, match="workers cannot start on the Ray cluster"):
+        list(crew.run(2, deque([1])))
