@@ -124,6 +124,13 @@ def test_what_can_never_be_placed_is_said(cluster, tmp_path) -> None:
         sweep(config, tmp_path / "out", engine="ray")
 
 
+class Reference:
+    """What is to come; ``give`` computes it."""
+
+    def __init__(self, give) -> None:
+        self.give = give
+
+
 class Call:
     """A remote function of a pretended actor; what it gives is computed when it is asked for."""
 
@@ -131,7 +138,7 @@ class Call:
         self.function = function
 
     def remote(self, *arguments):
-        return SimpleNamespace(give=lambda: self.function(*arguments))
+        return Reference(lambda: self.function(*arguments))
 
 
 class PretendedRay:
