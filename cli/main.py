@@ -31,6 +31,7 @@ COMMANDS = {
     "moments": "Measure the second moment of a layer's keys over a corpus.",
     "collect": "Store the activations of a corpus.",
     "store": "Describe an activation store, and check its files.",
+    "sweep": "Run an analyzer over many prompts, facts, models or settings.",
     "generate": "Continue a prompt; show the loop's times and memory.",
     "models": "List models with a short name and what is cached.",
     "tensors": "List a model's tensors without loading the weights.",

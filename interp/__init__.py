@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from interp.runner.plan import Capture
     from interp.scale.collect import collect
     from interp.scale.store import ActivationStore, open_store
+    from interp.scale.sweep import sweep
 
 _HOME = {
     "load": "interp.runner.model",
@@ -99,6 +100,7 @@ _HOME = {
     "collect": "interp.scale.collect",
     "open_store": "interp.scale.store",
     "ActivationStore": "interp.scale.store",
+    "sweep": "interp.scale.sweep",
     "report": "interp.report.page",
     "load_result": "interp.results",
     "EditCase": "interp.editing.cases",
@@ -168,6 +170,7 @@ __all__ = [
     "collect",
     "open_store",
     "ActivationStore",
+    "sweep",
     "report",
     "load_result",
     "InterpError",

@@ -63,6 +63,7 @@ SURFACE = {
     "collect",
     "open_store",
     "ActivationStore",
+    "sweep",
     "report",
     "load_result",
     "InterpError",

@@ -28,6 +28,19 @@ def mean_estimates(samples: Float[Tensor, "sample *batch"], confidence: float = 
     return Estimates(value=mean, lower=mean - half, upper=mean + half, n=n)
 
 
+def estimates_of_moments(
+    mean: Float[Tensor, "*batch"],
+    squares: Float[Tensor, "*batch"],
+    n: Int[Tensor, "*batch"],
+    confidence: float = 0.95,
+) -> Estimates:
+    """As ``mean_estimates``, of samples of which only the mean, the sum of squared deviations from it and the number are kept."""
+    _check_fraction("confidence", confidence)
+    error = (squares / (n - 1).clamp(min=1) / n.clamp(min=1)).sqrt()
+    half = _t_quantiles((1 + confidence) / 2, n) * error
+    return Estimates(value=mean.masked_fill(n < 1, float("nan")), lower=mean - half, upper=mean + half, n=n)
+
+
 def paired_difference(
     first: Float[Tensor, "sample *batch"], second: Float[Tensor, "sample *batch"], confidence: float = 0.95
 ) -> Estimates:

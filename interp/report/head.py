@@ -50,7 +50,7 @@ def head(
         parts += _hero(key, prompt, [result for result in results if _same_text(result, prompt)], models)
     precision = f"{origin.dtype} on {origin.device}"
     architectures = dict.fromkeys(result.provenance.architecture for result in results)
-    byline = [join(map(quoted, architectures), ", "), element("span", precision), quoted(origin.created)]
+    byline = [join(map(quoted, architectures), ", "), quoted(precision), quoted(origin.created)]
     parts.append(element("p", join(byline, " · "), class_="byline"))
     items = [
         element("li", element("span", item.markup), element("a", item.label, href=f"#{item.anchor}")) for item in found

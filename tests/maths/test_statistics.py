@@ -10,6 +10,7 @@ from interp.maths.estimates import Estimate
 from interp.maths.statistics import (
     benjamini_hochberg,
     bootstrap_estimates,
+    estimates_of_moments,
     mean_estimates,
     p_values,
     paired_difference,
@@ -143,3 +144,20 @@ def test_bootstrap():
     assert not alone.value.isnan().any()
     with pytest.raises(UsageError, match="confidence is 0.0"):
         mean_estimates(values, 0.0)
+
+
+def test_estimates_of_moments_are_those_of_the_samples() -> None:
+    samples = torch.randn(7, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean = samples.mean(0)
+    squares = (samples - mean).square().sum(0)
+    found = estimates_of_moments(mean, squares, torch.full((2, 3), 7), 0.9)
+    expected = mean_estimates(samples, 0.9)
+    for name in ("value", "lower", "upper", "n"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+
+
+def test_estimates_of_moments_without_samples_or_spread_say_so() -> None:
+    found = estimates_of_moments(torch.zeros(2).double(), torch.zeros(2).double(), torch.tensor([0, 1]))
+    assert found.value.isnan().tolist() == [True, False]
+    assert found.lower.isnan().all()
+    assert found.upper.isnan().all()

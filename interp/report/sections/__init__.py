@@ -37,6 +37,7 @@ from interp.report.sections import (
     path_patching,
     position_encoding,
     story,
+    sweep,
     token_losses,
 )
 
@@ -68,6 +69,7 @@ BUILDERS: Mapping[str, tuple[Builder, ...]] = {
     "next_token_logits": (next_token_logits.build,),
     "path_patching": (path_patching.build,),
     "position_encoding": (position_encoding.build,),
+    "sweep": (sweep.build,),
     "residual_story": (embeddings.build, story.build, logits.build),
     "token_losses": (token_losses.build,),
 }

@@ -1,0 +1,1 @@
+"""How a sweep's speed grows with its workers, on each engine."""

@@ -1,0 +1,249 @@
+"""What a sweep is: an analyzer, models, items, settings and a grid of them, read from TOML, YAML or a mapping and checked.
+
+The tasks of a sweep are all its models, with each of these all points of the grid, with each of these all items, in this order. A task
+is computed alone. Its seed comes from the sweep's seed and the item alone, so that the points of a grid are compared on the same draws.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from interp.errors import UsageError, unknown
+from interp.scale.sweep_analyzers import SweepAnalyzer, analyzer_named
+from interp.scale.sweep_items import ItemSource, read_items
+
+SUFFIXES = (".toml", ".yaml", ".yml")
+_KEYS = ("analyzer", "model", "models", "device", "dtype", "offline", "threads", "seed", "items", "settings", "grid")
+_MODEL_KEYS = ("name", "revision", "dtype", "device")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """How a model is loaded: see ``interp.load``."""
+
+    name: str
+    revision: str | None
+    device: str
+    dtype: str
+    offline: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One item, with one model and one choice of settings; ``model`` is what the model is called in the rows."""
+
+    index: int
+    item_index: int
+    model: str
+    spec: ModelSpec
+    settings: dict[str, Any]
+    point: dict[str, Any]
+    item: dict[str, Any]
+    seed: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """A sweep, checked: every name is known, every item has what the analyzer needs. Made by ``read_config``."""
+
+    analyzer: SweepAnalyzer
+    models: dict[str, ModelSpec]
+    items: tuple[dict[str, Any], ...]
+    settings: dict[str, Any]
+    grid: dict[str, tuple[Any, ...]]
+    seed: int
+    threads: int
+
+    @property
+    def n_tasks(self) -> int:
+        """Models x points of the grid x items."""
+        return len(self.models) * len(self.points()) * len(self.items)
+
+    def points(self) -> list[dict[str, Any]]:
+        """The points of the grid, the last setting changing fastest; one empty point where there is no grid."""
+        return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+
+    def tasks(self) -> Iterator[Task]:
+        """All tasks in their order."""
+        numbers = itertools.count()
+        for label, spec in self.models.items():
+            for point in self.points():
+                settings = self.settings | point
+                seed = settings.pop("seed", self.seed)
+                for item_index, item in enumerate(self.items):
+                    what = {
+                        "analyzer": self.analyzer.name,
+                        "model": asdict(spec),
+                        "settings": settings,
+                        "seed": seed,
+                        "item": item,
+                    }
+                    yield Task(
+                        index=next(numbers),
+                        item_index=item_index,
+                        model=label,
+                        spec=spec,
+                        settings=settings,
+                        point=point,
+                        item=item,
+                        seed=int(_digest([seed, item])[:8], 16) >> 1,
+                        digest=_digest(what)[:16],
+                    )
+
+    def plain(self) -> dict[str, Any]:
+        """All but the items, as JSON holds it: what a manifest keeps."""
+        return {
+            "analyzer": self.analyzer.name,
+            "models": {label: asdict(spec) for label, spec in self.models.items()},
+            "settings": self.settings,
+            "grid": {name: list(values) for name, values in self.grid.items()},
+            "seed": self.seed,
+            "threads": self.threads,
+        }
+
+
+def read_config(config: "str | os.PathLike[str] | Mapping[str, Any] | SweepConfig") -> SweepConfig:
+    """A sweep from a file (its relative paths are relative to it) or a mapping with the same keys.
+
+    Raises UsageError, with the valid names, for anything that is not known, missing or of the wrong kind.
+    """
+    if isinstance(config, SweepConfig):
+        return config
+    if isinstance(config, Mapping):
+        return _Reader("the sweep", Path()).config(config)
+    path = Path(config)
+    return _Reader(str(path), path.parent).config(_parsed(path))
+
+
+def _parsed(path: Path) -> Mapping[str, Any]:
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"the sweep {path} ends in {path.suffix!r}; valid: {', '.join(SUFFIXES)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})") from error
+    if path.suffix == ".toml":
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{path} is not TOML: {error}") from error
+    import yaml
+
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, Mapping):
+        raise UsageError(f"{path} holds no keys; a sweep needs at least 'analyzer'; valid: {', '.join(_KEYS)}")
+    return found
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one configuration; ``where`` begins its messages, ``folder`` is what paths are relative to."""
+
+    where: str
+    folder: Path
+
+    def config(self, given: Mapping[str, Any]) -> SweepConfig:
+        self._known("key", given, _KEYS)
+        if "analyzer" not in given:
+            raise UsageError(f"{self.where}: 'analyzer' is missing, such as analyzer = \"causal_trace\"")
+        analyzer = analyzer_named(self._of(given, "analyzer", str, "text"))
+        settings = dict(self._of(given, "settings", Mapping, "a table", {}))
+        grid = self._grid(self._of(given, "grid", Mapping, "a table of lists", {}))
+        for name in (*settings, *grid):
+            if name not in analyzer.settings():
+                raise unknown(f"setting of {analyzer.name}", name, sorted(analyzer.settings()))
+        for name in grid:
+            if name in settings:
+                raise UsageError(f"{self.where}: {name!r} is in settings and in grid; leave it out of one")
+        threads = self._of(given, "threads", int, "a whole number", 1)
+        if threads < 1:
+            raise UsageError(f"{self.where}: threads is {threads}; give 1 or more")
+        source = ItemSource(analyzer=analyzer, where=self.where, folder=self.folder)
+        return SweepConfig(
+            analyzer=analyzer,
+            models=self._models(given),
+            items=read_items(given.get("items"), source),
+            settings=_jsonable(settings, f"{self.where}: settings"),
+            grid={name: tuple(_jsonable(values, f"{self.where}: grid")) for name, values in grid.items()},
+            seed=self._of(given, "seed", int, "a whole number", 0),
+            threads=threads,
+        )
+
+    def _grid(self, given: Mapping[str, Any]) -> dict[str, list[Any]]:
+        for name, values in given.items():
+            if not isinstance(values, list | tuple) or not values:
+                raise UsageError(f"{self.where}: grid {name!r} must be a list of values, got {values!r}")
+            if len({_text(value) for value in values}) < len(values):
+                raise UsageError(f"{self.where}: grid {name!r} has the same value twice")
+        return {name: list(values) for name, values in given.items()}
+
+    def _models(self, given: Mapping[str, Any]) -> dict[str, ModelSpec]:
+        if "model" in given and "models" in given:
+            raise UsageError(f"{self.where}: 'model' and 'models' were both given; give one of them")
+        asked = given.get("models", given.get("model", "smollm2-135m"))
+        asked = list(asked) if isinstance(asked, list | tuple) else [asked]
+        if not asked:
+            raise UsageError(f"{self.where}: 'models' is empty; name at least one")
+        specs = [self._model(one, given) for one in asked]
+        names = [spec.name for spec in specs]
+        found: dict[str, ModelSpec] = {}
+        for spec in specs:
+            parts = (spec.name, spec.revision, spec.dtype, spec.device) if names.count(spec.name) > 1 else (spec.name,)
+            label = " ".join(part for part in parts if part)
+            if label in found:
+                raise UsageError(f"{self.where}: the model {label!r} is there twice; leave one out")
+            found[label] = spec
+        return found
+
+    def _model(self, one: Any, given: Mapping[str, Any]) -> ModelSpec:
+        own: Mapping[str, Any] = {"name": one} if isinstance(one, str) else one
+        if not isinstance(own, Mapping) or not isinstance(own.get("name"), str):
+            raise UsageError(f"{self.where}: a model is a name, or a table with 'name'; got {one!r}")
+        self._known("key of a model", own, _MODEL_KEYS)
+        path = self.folder / Path(own["name"]).expanduser()
+        return ModelSpec(
+            name=str(path.resolve()) if own["name"].startswith(".") else own["name"],
+            revision=self._of(own, "revision", str, "text", None),
+            device=self._of({**given, **own}, "device", str, "text", "auto"),
+            dtype=self._of({**given, **own}, "dtype", str, "text", "auto"),
+            offline=self._of(given, "offline", bool, "true or false", False),
+        )
+
+    def _known(self, what: str, given: Mapping[str, Any], valid: Sequence[str]) -> None:
+        for name in given:
+            if name not in valid:
+                raise unknown(what, name, valid)
+
+    def _of(self, given: Mapping[str, Any], name: str, kind: Any, said: str, default: Any = None) -> Any:
+        value = given.get(name, default)
+        if value is default or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
+            return value
+        raise UsageError(f"{self.where}: {name!r} must be {said}, got {value!r}")
+
+
+def _jsonable(value: Any, where: str) -> Any:
+    """The value as JSON gives it back. Raises UsageError for a date and the like, which no analyzer takes."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where} may hold text, numbers, true or false and lists: {error}") from error
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()

@@ -1,0 +1,31 @@
+"""Work that the tests of engines give their workers; imported by worker processes, so it needs nothing of the tests."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Makes a worker that squares numbers; of ``deadly`` ones it dies, of those in ``once`` only the first time. ``folder`` keeps notes."""
+
+    folder: str
+    deadly: tuple = ()
+    once: tuple = ()
+
+    def __call__(self, number):
+        Path(self.folder, f"worker-{os.getpid()}").touch()
+
+        def work(unit):
+            mark = Path(self.folder, f"tried-{unit}")
+            if unit in self.deadly or (unit in self.once and not mark.exists()):
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if unit == "wrong":
+                raise ValueError("wrong was given")
+            time.sleep(0.02)
+            return unit * unit
+
+        return work
