@@ -85,7 +85,7 @@ def _coarser(mosaic: HeadMosaic, step: int, prompt: Prompt) -> HeadMosaic:
     names = [f"{labels[start]}…{labels[min(start + step, len(labels)) - 1]}" for start in starts]
     detail = attention_heatmap(np.zeros((rows, rows)), tokens=names)
     detail.update_traces(z=None, hovertext=None)
-    detail.update_layout(height=mosaic.detail.layout.height)  # pyright: ignore[reportAttributeAccessIssue]
+    detail.update_layout(height=mosaic.detail.layout.height)
     return replace(
         mosaic,
         codes=np.stack([_greatest(layer, step) for layer in mosaic.codes]),
