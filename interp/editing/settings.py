@@ -86,7 +86,8 @@ _BY_METHOD = {
     "rome": replace(
         _PAPER,
         value_contexts=6,
-        noise=0.5,
+        clamp=3.0,
+        noise=0.8,
         subject_contexts=True,
         context_weight=0.3,
         near_misses=64,

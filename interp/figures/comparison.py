@@ -57,7 +57,10 @@ def side_by_side(
         ),
     ]
     if start:
-        traces[0].customdata = whole
+        traces[
+            0
+        ].customdata = whole  # what the picture's table reads: the differences stand in a trace of their own colours
+        traces[0].meta = {**(traces[0].meta or {}), "whole": True}
     return style.figure(
         traces,
         height=130 + _ROW_HEIGHT * max(len(rows), 6),

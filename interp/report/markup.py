@@ -1,9 +1,9 @@
 """HTML made so that text cannot become markup: every string child and attribute is escaped, only ``Html`` passes as it is."""
 
+import html
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from html import escape
 from typing import TypeAlias
 
 from interp.tokens import visible
@@ -22,6 +22,11 @@ _TERM = re.compile(r"\[\[([^\]|]+)(?:\|([^\]]+))?\]\]")
 _VOID = frozenset({"br", "hr", "input", "meta"})
 _ENDED_BY_THE_NEXT = frozenset({"td", "tr"})
 """Elements whose end tag HTML leaves out: a long prompt has many of them."""
+
+
+def escape(text: str) -> str:
+    """Text that is no markup; half of a surrogate pair, which no file can hold, as its number."""
+    return html.escape(text.encode("utf-8", "backslashreplace").decode())
 
 
 def element(tag: str, *children: Child, **attributes: str | int | bool | None) -> Html:

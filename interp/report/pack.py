@@ -69,7 +69,7 @@ def compressed(data: Mapping[str, Any], arrays: Arrays) -> tuple[bytes, bytes]:
     text = json.dumps(
         {**data, "arrays": description}, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
-    return text.encode(), binary
+    return text.encode("utf-8", "backslashreplace"), binary  # half a surrogate pair becomes its JSON escape
 
 
 def dense(text: bytes) -> bytes:

@@ -35,7 +35,7 @@ const pictureTable = (() => {
   }
 
   function ofMap(view, trace, layout, x, y) {
-    const values = trace.meta && trace.meta.log ? trace.customdata : trace.z;
+    const values = trace.meta && (trace.meta.log || trace.meta.whole) ? trace.customdata : trace.z;
     const across = names(x, layout.xaxis, view.spec.prompt);
     const down = names(y, layout.yaxis, view.spec.prompt);
     const likeliest = wordsOf(view);

@@ -212,7 +212,18 @@ ANALYZERS: Mapping[str, SweepAnalyzer] = {
             group=("score", "when"),
             measures={"value": "score"},
             axis="score",
-            extra_settings=("steps", "learning_rate", "kl_weight", "decay", "clamp", "shrinkage", "context_weight"),
+            extra_settings=(
+                "steps",
+                "learning_rate",
+                "kl_weight",
+                "decay",
+                "clamp",
+                "noise",
+                "shrinkage",
+                "context_weight",
+                "near_misses",
+                "near_miss_weight",
+            ),
         ),
     )
 }

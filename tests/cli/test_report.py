@@ -18,17 +18,31 @@ ON_CPU = ("--device", "cpu", "--dtype", "float32")
 WORDS, SUBJECT, CORRUPTED, NEW = "tower of Pisa is in city", "Pisa", "bridge of Pisa is in city", " lake"
 KINDS = {
     "story": "residual_story",
+    "embeddings": "embedding_geometry",
+    "positions": "position_encoding",
+    "readers": "attention_summary",
+    "experts": "expert_routing",
     "attention": "attention_patterns",
     "induction": "induction_heads",
     "lens": "logit_lens",
     "attribution": "direct_logit_attribution",
+    "logits": "next_token_logits",
+    "decoding": "decoding_choices",
+    "generation": "generation",
+    "losses": "token_losses",
     "patching": "activation_patching",
     "heads": "head_profiles",
     "circuits": "head_circuits",
     "trace": "causal_trace",
     "ablation": "ablation",
+    "tensors": "architecture",
     "edit": "edit_effect",
 }
+DEFAULT = (
+    "story", "embeddings", "positions", "readers", "experts", "lens", "attribution", "logits", "decoding", "generation", "losses",
+    "tensors",
+)  # fmt: skip
+"""Of every page; the tiny model has no experts, so that section stays away."""
 
 SECTIONS = (
     "tokens",
@@ -92,10 +106,12 @@ def test_a_trace_and_an_edit_of_the_default_model(interp, tmp_path: Path) -> Non
 
 def test_every_section_has_a_way_to_run() -> None:
     assert set(KINDS) == set(ANALYSES)
-    assert [name for name, analysis in ANALYSES.items() if analysis.default] == ["story", "lens", "attribution"]
+    assert [name for name, analysis in ANALYSES.items() if analysis.default] == list(DEFAULT)
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if ANALYSES[name].needs is None and name != "induction"])
+@pytest.mark.parametrize(
+    "name", [name for name in KINDS if ANALYSES[name].needs is None and name not in ("induction", "experts")]
+)
 def test_a_section_by_its_name(interp, opened, tmp_path: Path, name: str) -> None:
     path = tmp_path / "page.html"
     ended = interp("report", WORDS, "--sections", name, "-o", str(path), "--json", "-q")
@@ -117,7 +133,9 @@ def test_what_the_options_add_stands_on_one_page_and_the_edit_is_undone(
     ended = interp("report", WORDS, *options, "-o", str(path), "--json", "-q")
     assert ended.code == 0, ended.stderr
     found = json.loads(ended.stdout)
-    assert found["kinds"] == [KINDS[name] for name in ("story", "lens", "attribution", "patching", "trace", "edit")]
+    assert found["kinds"] == [
+        KINDS[name] for name in KINDS if name in {*DEFAULT, "patching", "trace", "edit"} - {"experts"}
+    ]
     assert bytes_of(opened) == before
     text = path.read_text(encoding="utf-8")
     places = [text.index(f'<section id="{name}"') for name in SECTIONS]
@@ -130,17 +148,17 @@ def test_what_the_options_add_stands_on_one_page_and_the_edit_is_undone(
 @pytest.mark.parametrize(
     ("sections", "asked", "names"),
     [
-        (None, {}, "story lens attribution"),
-        (None, {"subject": "x"}, "story lens attribution trace"),
-        ("lens", {"subject": "x"}, "lens"),
-        ("lens", {"corrupted": "x"}, "lens patching"),
-        ("heads, default", {}, "story lens attribution heads"),
-        ("all", {}, "story attention induction lens attribution heads circuits ablation"),
-        ("all", {"subject": "x"}, "story attention induction lens attribution heads circuits trace ablation"),
+        (None, {}, DEFAULT),
+        (None, {"subject": "x"}, {*DEFAULT, "trace"}),
+        ("lens", {"subject": "x"}, {"lens"}),
+        ("lens", {"corrupted": "x"}, {"lens", "patching"}),
+        ("heads, default", {}, {*DEFAULT, "heads"}),
+        ("all", {}, {*DEFAULT, "attention", "induction", "heads", "circuits", "ablation"}),
+        ("all", {"subject": "x"}, {*DEFAULT, "attention", "induction", "heads", "circuits", "ablation", "trace"}),
     ],
 )
-def test_which_sections_run(sections, asked, names: str) -> None:
-    assert chosen(sections, Asked(prompt="x", **asked)) == tuple(names.split())
+def test_which_sections_run(sections, asked, names) -> None:
+    assert chosen(sections, Asked(prompt="x", **asked)) == tuple(name for name in KINDS if name in names)
 
 
 def save(result, path: Path) -> str:

@@ -40,7 +40,7 @@ def test_a_sweep_prints_a_summary_and_leaves_table_page_and_summary(interp, conf
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Sweep: causal trace" in page
     assert len(page) < 1e6
-    again = interp("report", "--from", str(folder / "summary.safetensors"), "-o", "again.html")
+    again = interp("report", str(folder / "summary.safetensors"), "-o", "again.html")
     assert again.code == 0
     assert Path("again.html").read_text(encoding="utf-8") == page
     assert interp("sweep", str(config), "--resume", "-q").code == 0

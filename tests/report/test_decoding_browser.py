@@ -35,7 +35,7 @@ def test_pictures_are_drawn_and_tables_say_the_same(page):
     assert float(choices[1][3]) == pytest.approx(float(chosen.probs[2, 0]), rel=6e-3)
     assert choices[2][1] == "–"  # greedy leaves the second token out
     losses = rows(page, "token-losses")
-    assert losses[0] == ["", "loss", "expected (entropy)"]
+    assert losses[0] == ["token", "loss", "expected (entropy)"]
     assert losses[1] == ["0 The", "–", "–"]
     assert losses[2][:2] == ["1 ␣Eiffel", "9"]
 
@@ -54,7 +54,7 @@ def test_each_version_of_the_loop_is_drawn(page):
     page.draw_all()
     page.run("document.querySelectorAll('#generation .switch button')[2].click()")
     page.until("document.querySelector('#generation .plot').innerText.includes('MB')")
-    assert rows(page, "generation")[0] == ["", "kept", "with a key and a value for each query head"]
+    assert rows(page, "generation")[0] == ["step", "kept", "with a key and a value for each query head"]
     page.run("document.querySelectorAll('#generation .switch button')[1].click()")
     page.until("document.querySelector('#generation .plot').innerText.includes('milliseconds')")
     assert rows(page, "generation")[1][:2] == ["0 ␣Paris", "250"]
