@@ -10,7 +10,8 @@ from oracles.runner import filtered_probabilities
 def softmax(logits: list[float]) -> list[float]:
     """e^l over the sum of all e^l, as it is written in books: nothing is taken off first."""
     powers = [math.exp(value) for value in logits]
-    return [power / math.fsum(powers) for power in powers]
+    total = math.fsum(powers)
+    return [power / total for power in powers]
 
 
 def histogram(values: list[float], n_bins: int) -> list[int]:
