@@ -96,11 +96,9 @@ def _optimise(
 def _disturbance(
     stream: Float[Tensor, "batch _ d_model"], size: float, generator: torch.Generator
 ) -> Float[Tensor, "batch _ d_model"]:
-    """Gaussian noise of ``size`` times the root mean square of each position; none in the last row, where nothing may change."""
+    """Gaussian noise of ``size`` times the root mean square of each position. The essence is read before all of them."""
     noise = torch.randn(stream.shape, generator=generator).to(stream)  # drawn on the CPU: the same on every device
-    noise *= size * stream.square().mean(-1, keepdim=True).sqrt()
-    noise[-1] = 0
-    return noise
+    return noise * size * stream.square().mean(-1, keepdim=True).sqrt()
 
 
 def _numbers(loss: Tensor, by_context: Tensor, divergence: Tensor, decay: Tensor, delta: Tensor) -> list[float]:
