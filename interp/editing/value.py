@@ -98,7 +98,7 @@ def _disturbance(
 ) -> Float[Tensor, "batch _ d_model"]:
     """Gaussian noise of ``size`` times the root mean square of each position. The essence is read before all of them."""
     noise = torch.randn(stream.shape, generator=generator).to(stream)  # drawn on the CPU: the same on every device
-    return noise * size * stream.square().mean(-1, keepdim=True).sqrt()
+    return noise * (size * stream.square().mean(-1, keepdim=True).sqrt())
 
 
 def _numbers(loss: Tensor, by_context: Tensor, divergence: Tensor, decay: Tensor, delta: Tensor) -> list[float]:

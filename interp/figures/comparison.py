@@ -60,7 +60,7 @@ def side_by_side(
         traces[
             0
         ].customdata = whole  # what the picture's table reads: the differences stand in a trace of their own colours
-        traces[0].meta = {**(traces[0].meta or {}), "whole": True}
+        traces[0].meta = {"whole": True}
     return style.figure(
         traces,
         height=130 + _ROW_HEIGHT * max(len(rows), 6),
