@@ -29,10 +29,11 @@ from interp.runner.model import Model, load
 WAYS = {
     "C": {"context_weight": 0.0, "near_misses": 0},
     "C + 0.1 S": {"context_weight": 0.1, "near_misses": 0},
+    "C + 0.1 S + 0.03 M": {"context_weight": 0.1, "near_miss_weight": 0.03},
     "C + 0.3 S": {"context_weight": 0.3, "near_misses": 0},
-    "C + 0.3 S + 0.03 M": {"near_miss_weight": 0.03},
-    "C + 0.3 S + 0.3 M": {},
-    "C + 0.3 S + M": {"near_miss_weight": 1.0},
+    "C + 0.3 S + 0.03 M": {"context_weight": 0.3, "near_miss_weight": 0.03},
+    "C + 0.3 S + 0.3 M": {"context_weight": 0.3, "near_miss_weight": 0.3},
+    "C + 0.3 S + M": {"context_weight": 0.3, "near_miss_weight": 1.0},
 }
 """What differs from the defaults of ``rome``."""
 
