@@ -25,7 +25,7 @@ install: $(VENV)/.installed ## Create .venv and install interp in it
 demo: install ## Fetch the default model (93 MB, once) and write report.html about one prompt
 	$(BIN)/interp report "$(PROMPT)" -o "$(REPORT)"
 
-test: $(VENV)/.installed-dev ## Run the fast tests, with the default model (under 6 minutes on two cores)
+test: $(VENV)/.installed-dev ## Run the fast tests, with the default model (under 15 minutes on two cores)
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-all: $(VENV)/.installed-dev ## Run every test
