@@ -146,7 +146,7 @@ class Site:
         if KINDS[self.kind].per_layer == (self.layer is None):
             raise UsageError(f"the site {self.kind!r} {'needs a layer' if self.layer is None else 'has no layer'}")
 
-    @property
+    @cached_property
     def name(self) -> str:
         """TransformerLens' hook name."""
         return KINDS[self.kind].hook.format(self.layer)
@@ -156,7 +156,7 @@ class Site:
         """The table row of its kind."""
         return KINDS[self.kind]
 
-    @property
+    @cached_property
     def order(self) -> tuple[int, int]:
         """Sorts sites as a forward pass reaches them."""
         if self.layer is not None:

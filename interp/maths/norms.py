@@ -27,8 +27,8 @@ class Norm:
 
     def scale(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch 1"]:
         """The divisor."""
-        length = torch.linalg.vector_norm(self.centre(x), dim=-1, keepdim=True)
-        return (length.square() / x.shape[-1] + self.eps).sqrt()
+        root_mean_square = torch.linalg.vector_norm(self.centre(x), dim=-1, keepdim=True) * x.shape[-1] ** -0.5
+        return root_mean_square.hypot(root_mean_square.new_full((), self.eps**0.5))
 
     def normalized(
         self, x: Float[Tensor, "*batch d_model"], scale: Float[Tensor, "*batch 1"] | None = None

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -194,24 +195,37 @@ def attention_scores(module: nn.Module, query: Tensor, key: Tensor, mask: Any, e
 
 
 def _is_plain(query: Tensor, mask: Any, extra: dict) -> bool:
-    """Whether scores are just products, scaled and causal at most, of queries enough that keys may be repeated for each head."""
-    return (
-        mask is None
-        and extra.get("softcap") is None
-        and query.dtype in (torch.float32, torch.float64)
-        and query.shape[2] >= query.shape[3]
-    )
+    """Whether scores are just products, scaled and causal at most."""
+    return mask is None and extra.get("softcap") is None and query.dtype in (torch.float32, torch.float64)
 
 
 def _plain_scores(query: Tensor, key: Tensor, scaling: float, *, causal: bool) -> Tensor:
     """Scaled dot products, what comes later -inf, in one product: it starts from the mask and scales what it adds."""
-    keys = key.repeat_interleave(query.shape[1] // key.shape[1], 1).flatten(0, 1)
-    queries, n_query, n_key = query.flatten(0, 1), query.shape[2], key.shape[2]
-    bias = query.new_zeros(n_query, n_key)
-    if causal:
-        bias[:, n_key - n_query :] = query.new_full((n_query, n_query), float("-inf")).triu_(1)
+    n_rows, n_heads, n_query, d_head = query.shape
+    if n_query >= d_head:  # many queries: a product for each head keeps more cores busy than the repeated keys cost
+        key = key.repeat_interleave(n_heads // key.shape[1], 1)
+    shared = n_heads // key.shape[1]  # heads whose queries meet the same keys in one product
+    queries, keys = query.reshape(-1, shared * n_query, d_head), key.reshape(-1, *key.shape[2:])
+    bias = _bias(shared, n_query, keys.shape[1], causal, query.dtype, query.device)
     scores = torch.baddbmm(bias.expand(len(queries), -1, -1), queries, keys.transpose(1, 2), alpha=scaling)
-    return scores.unflatten(0, query.shape[:2])
+    return scores.view(n_rows, n_heads, n_query, -1)
+
+
+def _bias(shared: int, n_query: int, n_key: int, causal: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What scores start from, [shared * query_pos, key_pos]: zero, and -inf where a key comes later. Small ones are kept."""
+    make = _kept_bias if shared * n_query * n_key <= 1 << 14 else _new_bias
+    return make(shared, n_query, n_key, causal, dtype, device)
+
+
+def _new_bias(shared: int, n_query: int, n_key: int, causal: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    bias = torch.zeros(n_query, n_key, dtype=dtype, device=device)
+    if causal:
+        later = torch.full((n_query, n_query), float("-inf"), dtype=dtype, device=device)
+        bias[:, n_key - n_query :] = later.triu_(1)
+    return bias.repeat(shared, 1) if shared > 1 else bias
+
+
+_kept_bias = lru_cache(maxsize=64)(_new_bias)
 
 
 def _is_causal(module: nn.Module, extra: dict) -> bool:

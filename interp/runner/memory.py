@@ -1,5 +1,6 @@
 """What a run will need in memory, estimated before it starts, so that a request that cannot fit is refused in words."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,11 @@ def check_memory(
     """Raises MemoryLimitError when captures and logits exceed the free memory of the model's device (or the host's)."""
     atlas, n_rows, n_pos = model.atlas, len(batch.lengths), batch.n_pos
     n_queries = n_pos if columns is None else len(columns[0])
-    elements = sum(site_elements(site, atlas, n_rows, n_pos, n_queries) for site in captured)
+    of_kind = {site.kind: site for site in captured}
+    counts = Counter(site.kind for site in captured)
+    elements = sum(
+        count * site_elements(of_kind[kind], atlas, n_rows, n_pos, n_queries) for kind, count in counts.items()
+    )
     if needs_logits:
         elements += n_rows * (n_pos if logit_columns is None else len(logit_columns[0])) * atlas.d_vocab
     if resumable:

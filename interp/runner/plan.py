@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -42,6 +42,7 @@ class SiteTable:
     bindings: Mapping[Site, Binding]
     available: Available
     _parsed: dict[str, tuple[Site, ...]] = field(default_factory=dict)
+    _watched: "dict[tuple[tuple[Any, ...], bool], Watched]" = field(default_factory=dict)
 
     @classmethod
     def of(cls, atlas: Atlas, bindings: dict[Site, Binding]) -> "SiteTable":
@@ -55,6 +56,43 @@ class SiteTable:
         if specs not in self._parsed:
             self._parsed[specs] = parse_sites(specs, self.available, self.atlas.n_layers)
         return self._parsed[specs]
+
+    def watched(
+        self, capture: "Request", changes: Sequence[Intervention], lengths: Sequence[int], *, apart: bool
+    ) -> "Watched":
+        """What a run of prompts of these lengths watches; with ``apart`` its patterns are left to another forward.
+
+        Captures by name alone are compiled once: for a short prompt that takes as long as taking them.
+        """
+        names = (capture,) if isinstance(capture, str) else capture if isinstance(capture, tuple | list) else ()
+        by_name = bool(names) and not changes and all(isinstance(name, str) for name in names)
+        key = (tuple(names), apart) if by_name else None
+        if key is not None and key in self._watched:
+            return self._watched[key]
+        plan = Plan(self)
+        captured = plan.capture(capture)
+        for change in changes:
+            plan.intervene(change, lengths)
+        kept = plan.kept
+        patterns = plan.take_out("attn.pattern") if apart else []
+        watched = Watched(captured, kept, patterns, plan.visits(), plan.last_layer())
+        if key is not None:
+            self._watched[key] = watched
+        return watched
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """A compiled request: ``captured`` sites, those ``kept`` as they are, patterns to be taken ``apart``, and what to do at each port.
+
+    ``last_layer`` is the highest with a change: -1 for the embeddings, None if nothing is changed.
+    """
+
+    captured: tuple[Site, ...]
+    kept: tuple[Site, ...]
+    apart: list[Capture]
+    visits: dict[Port, list[Visit]]
+    last_layer: int | None
 
 
 class Plan:

@@ -8,7 +8,7 @@ a fused matrix carries several sites, several bindings share a port.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from weakref import ref
 
 from einops import einsum, rearrange
@@ -25,8 +25,7 @@ ATTENTION_KINDS = ("attn.rot_q", "attn.rot_k", "attn.scores", "attn.pattern")
 """The sites inside an attention function, in the order of their ports' ``item``."""
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(NamedTuple):
     """A place that a tensor flows through: ``side`` of the module at ``path``; ``item`` of the output where that is a tuple."""
 
     path: str
@@ -238,7 +237,7 @@ def _heads(count: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Te
 
 
 def _split_heads(count: int, raw: Tensor) -> Tensor:
-    return raw.unflatten(-1, (count, -1))  # four times a layer: rearrange costs ten times as much
+    return raw.view(*raw.shape[:-1], count, -1)  # four times a layer: rearrange costs ten times as much
 
 
 def _join_heads(raw: Tensor, value: Tensor) -> Tensor:

@@ -78,16 +78,12 @@ def run(
     """See ``interp.Model.run``."""
     batch = Batch.of(model, prompts)
     changes = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
-    plan = Plan(model.sites)
-    captured = plan.capture(capture)
-    for intervention in changes:
-        plan.intervene(intervention, batch.lengths)
-    stop = None if stop_at_layer is None else _stop_layer(stop_at_layer, captured, model.atlas.n_layers)
+    watched = model.sites.watched(capture, changes, batch.lengths, apart=model.separate_patterns)
+    stop = None if stop_at_layer is None else _stop_layer(stop_at_layer, watched.captured, model.atlas.n_layers)
     wanted = False if stop is not None else logits
     columns = None if positions is None else resolve_positions(positions, batch.lengths)
     unembedded = None if wanted is False else logit_columns(wanted, batch.lengths, batch.n_pos)
-    check_memory(model, batch, plan.kept, columns, wanted is not False, unembedded, resumable)
-    apart = plan.take_out("attn.pattern") if model.separate_patterns else []
+    check_memory(model, batch, watched.kept, columns, wanted is not False, unembedded, resumable)
     settings: dict[str, Any] = {
         "n_rows": len(batch.lengths),
         "n_pos": batch.n_pos,
@@ -96,7 +92,7 @@ def run(
         "device": None if cache_device is None else torch.device(cache_device),
     }
     # A snapshot needs the whole forward, so a resumable run unembeds at least one position.
-    session = Session(visits=plan.visits(), needs_logits=wanted is not False or resumable, **settings)
+    session = Session(visits=watched.visits, needs_logits=wanted is not False or resumable, **settings)
     recorder = Recorder(model) if resumable else None
     output = None
     if session.visits or session.needs_logits:
@@ -110,8 +106,8 @@ def run(
             before=recorder.hooks if recorder else None,
             **(recorder.arguments() if recorder else {"use_cache": False}),
         )
-    if apart:
-        session.captured.update(_patterns_apart(model, batch, apart, changes, settings))
+    if watched.apart:
+        session.captured.update(_patterns_apart(model, batch, watched.apart, changes, settings))
     if model.device.type == "cuda" and cache_device is not None:
         torch.cuda.synchronize(model.device)
     return Run(
@@ -120,7 +116,7 @@ def run(
         logits=None if output is None or wanted is False else _blanked(output.logits, batch, unembedded),
         cache=ActivationCache(session.captured, model.atlas.n_layers),
         positions=columns if columns is not None else tuple(tuple(range(length)) for length in batch.lengths),
-        snapshot=recorder.snapshot(batch, plan.last_layer()) if recorder else None,
+        snapshot=recorder.snapshot(batch, watched.last_layer) if recorder else None,
     )
 
 

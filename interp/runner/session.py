@@ -105,8 +105,10 @@ class Session:
 
     def passed(self, port: Port) -> None:
         """Notes that a port is done; raises StopForward when it was the last and no logits are wanted."""
+        if self.needs_logits:
+            return
         self._left.discard(port)
-        if not self._left and not self.needs_logits:
+        if not self._left:
             raise StopForward
 
     def takes_rows(self, port: Port) -> bool:
@@ -123,14 +125,14 @@ class Session:
         if visit.by_query:
             self._keep(visit, self._reduced_rows(visit, value, 0))
             return
-        site, axis = visit.binding.site, visit.binding.site.info.position_axis
+        site = visit.binding.site
         if self.lengths is not None:
-            value = blank_padding(value, axis, self.lengths, self.offset)
+            value = blank_padding(value, site.info.position_axis, self.lengths, self.offset)
         if self.columns is not None:
-            value = take_positions(value, axis, self.columns)
+            value = take_positions(value, site.info.position_axis, self.columns)
         if visit.reduce is not None:
             value = visit.reduce(value, site)
-        self.captured[site] = _moved(value, self.device)
+        self.captured[site] = value if self.device is None else _moved(value, self.device)
 
     def _reduced_rows(self, visit: Visit, rows: Tensor, first: int) -> Tensor:
         site, first = visit.binding.site, self.offset + first
@@ -147,7 +149,7 @@ class Session:
 
     def _keep(self, visit: Visit, reduced: Tensor) -> None:
         kept = reduced if self.columns is None else take_positions(reduced, 2, self.columns)
-        self.captured[visit.binding.site] = _moved(kept, self.device)
+        self.captured[visit.binding.site] = kept if self.device is None else _moved(kept, self.device)
 
 
 def blank_padding(value: Tensor, axis: int, lengths: Sequence[int], offset: int = 0) -> Tensor:
@@ -162,9 +164,9 @@ def blank_padding(value: Tensor, axis: int, lengths: Sequence[int], offset: int 
     return value.masked_fill(padded.view(shape), float("nan"))
 
 
-def _moved(value: Tensor, device: torch.device | None) -> Tensor:
+def _moved(value: Tensor, device: torch.device) -> Tensor:
     """``value`` on ``device``. From a GPU to the host the copy runs beside the forward; the run waits for it at its end."""
-    if device is None or value.device == device:
+    if value.device == device:
         return value
     if value.device.type == "cuda" and device.type == "cpu":
         host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)

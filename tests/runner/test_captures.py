@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import UsageError
+from interp.interventions import ZeroAblate
 from interp.runner.plan import Capture
 from interp.sites import Site
 from tiny_models import FAMILIES, VARIANTS, WINDOW, prompt_ids
@@ -290,3 +291,25 @@ def test_stacking_and_lookup_follow_the_layers(captured) -> None:
         assert torch.equal(stacked[layer], cache[f"blocks.{layer}.hook_resid_post"])
     assert cache["resid_post@-1"] is cache[Site("resid_post", 2)]
     assert cache.layers("attn.z") == (0, 1, 2)
+
+
+def test_the_same_request_again_after_others_gives_the_same(family) -> None:
+    """A request by name is compiled once; runs that add changes, reducers or gradients to the same names leave it alone."""
+    model = family("gpt2")
+    ids = prompt_ids(1, 9)[0]
+    first = model.run(ids, capture="all").cache
+    changed = model.run(ids, capture="all", interventions=ZeroAblate("resid_pre@0")).cache
+    assert not torch.equal(changed["resid_post@0"], first["resid_post@0"])
+    model.run(ids, capture=[Capture("all", reduce=lambda value, site: value.sum())])
+    again = model.run(ids, capture=["all"]).cache
+    assert list(again) == list(first)
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_patterns_seen_in_inference_mode_first_have_gradients_later(family) -> None:
+    model = family("llama")
+    ids = prompt_ids(1, 7)[0]
+    with torch.inference_mode():
+        model.run(ids, capture="attn.pattern")
+    gradients = model.gradients(ids, lambda logits: logits[0, -1, 3], wrt="attn.pattern@0")
+    assert gradients.gradients["attn.pattern@0"].abs().sum() > 0
