@@ -154,6 +154,37 @@ def hugging_face(work: Work) -> Iterator[Side]:
         every=PEER_EVERY,
     )
     yield kept_bytes(work)
+    yield same_layers(work)
+
+
+def same_layers(work: Work) -> Side:
+    """The least that any restart costs: the blocks from its layer on, called by hand, and the unembedding of the last position."""
+    model, hf = work.model, work.model.hf
+    blocks = [hf.get_submodule(block.block) for block in model.atlas.blocks[work.start :]]
+    entered: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    handle = blocks[0].register_forward_pre_hook(
+        lambda _m, given, named: entered.append((given, named)), with_kwargs=True
+    )
+    try:
+        hf(work.ids, use_cache=False)
+    finally:
+        handle.remove()
+    (stream, *given), named = entered[0]
+    head = hf.get_output_embeddings()
+
+    def call() -> Tensor:
+        running = stream
+        for block in blocks:
+            running = first(block(running, *given, **named))
+        return head(model.final_norm(running[:, -1]))
+
+    return Side(
+        row="restart",
+        name="the same layers called by hand",
+        call=call,
+        read=lambda out: {"last": out},
+        every=PEER_EVERY,
+    )
 
 
 def kept_bytes(work: Work) -> Side:
