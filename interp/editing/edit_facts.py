@@ -6,9 +6,11 @@ from contextlib import ExitStack
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from interp.editing.contexts import sample_contexts
 from interp.editing.edit import Edit, ValueCurve
+from interp.editing.kept_facts import kept_keys
 from interp.editing.layers import choose_layers
 from interp.editing.maker import EditMaker
 from interp.editing.matrix import output_matrix
@@ -19,7 +21,7 @@ from interp.editing.second_moments import SecondMoment, cached_moments
 from interp.editing.settings import MOMENT_SHARE, EditSettings, settings_of
 from interp.editing.stack import applied
 from interp.errors import NumericsError, UsageError
-from interp.maths.rank_one import LowRank, joined, null_space, null_space_change, weighted_change
+from interp.maths.rank_one import LowRank, joined, null_space, null_space_change, sum_outer, weighted_change
 from interp.models.progress import Step as Progress
 from interp.models.progress import silent
 from interp.prompts import Fact
@@ -36,6 +38,7 @@ def edit_facts(
     moments: SecondMoment | Sequence[SecondMoment] | None = None,
     settings: EditSettings | None = None,
     contexts: Sequence[str] | None = None,
+    keep: Sequence[Fact] = (),
     seed: int = 0,
     allow_known: bool = False,
     progress: Progress | None = None,
@@ -59,13 +62,15 @@ def edit_facts(
         moments: second moments of the keys, one for each layer; by default of text sampled from the model itself, kept in the cache.
         settings: see ``EditSettings``; by default ``settings_of(method)``.
         contexts: texts to put before the prompt; by default sampled from the model with ``seed``.
+        keep: facts whose value at the edited layers should stay as it is now, such as those of edits that are applied; how much they
+            count is ``settings.keep_weight``. AlphaEdit calls their keys K_p (Fang et al. 2025, eq. 14).
         seed: seed of everything that is sampled.
         allow_known: edit also facts that the model states already.
         progress: called with (what, done, total).
 
     Raises:
-        UsageError: no fact, a bad method or layer, an empty target, a target that the model gives already, a layer of experts, or a
-            second moment of too few tokens.
+        UsageError: no fact, a bad method or layer, an empty target, a target that the model gives already, a layer of experts, a
+            second moment of too few tokens, or facts to keep where ``keep_weight`` is 0 (as in ``rome-original``).
         ModelError: a second moment of another model or layer.
         NumericsError: the optimisation or the solution is not finite.
 
@@ -77,6 +82,8 @@ def edit_facts(
     settings = settings or defaults
     if not wanted:
         raise UsageError("there is no fact to edit; give at least one")
+    if keep and not settings.keep_weight:
+        raise UsageError(f"facts to keep need a keep_weight above 0 in the settings; {method} has 0 here")
     _check_layers(model, layers, method)
     before = list(contexts) if contexts is not None else sample_contexts(model, settings, seed)
     rewrites = [rewrite_of(model, fact, before, seed) for fact in wanted]
@@ -87,9 +94,9 @@ def edit_facts(
     found = _moments_of(model, chosen, moments, settings, seed, told)
     maker = EditMaker(model, wanted, method, settings, source, tuple(_described(moment) for moment in found))
     made = (
-        _one_by_one(maker, rewrites, found, told)
+        _one_by_one(maker, rewrites, found, keep, told)
         if method.startswith("rome")
-        else _together(maker, rewrites, found, told)
+        else _together(maker, rewrites, found, keep, told)
     )
     return maker.edit(made.changes, made.curves, time.perf_counter() - started)
 
@@ -165,9 +172,13 @@ def _described(moment: SecondMoment) -> str:
 
 
 def _one_by_one(
-    maker: EditMaker, rewrites: Sequence[Rewrite], moments: Sequence[SecondMoment], progress: Progress
+    maker: EditMaker,
+    rewrites: Sequence[Rewrite],
+    moments: Sequence[SecondMoment],
+    keep: Sequence[Fact],
+    progress: Progress,
 ) -> Rewritten:
-    """ROME for one fact after another, each on the model with those before it."""
+    """ROME for one fact after another, each on the model with those before it, which it keeps."""
     (moment,) = moments
     shrunk = moment.shrunk(maker.settings.shrinkage)
     changes: list[LowRank] = []
@@ -176,7 +187,8 @@ def _one_by_one(
         for index, rewrite in enumerate(rewrites):
             if changes:
                 stack.enter_context(applied(maker.model, maker.edit({moment.layer: changes[-1]})))
-            made = rome_change(maker.model, rewrite, moment.layer, shrunk, maker.settings)
+            kept = [*keep, *(earlier.fact for earlier in rewrites[:index])]
+            made = rome_change(maker.model, rewrite, moment.layer, shrunk, maker.settings, kept)
             changes.append(made.changes[moment.layer])
             curves += made.curves
             progress("editing facts", index + 1, len(rewrites))
@@ -184,7 +196,11 @@ def _one_by_one(
 
 
 def _together(
-    maker: EditMaker, rewrites: Sequence[Rewrite], moments: Sequence[SecondMoment], progress: Progress
+    maker: EditMaker,
+    rewrites: Sequence[Rewrite],
+    moments: Sequence[SecondMoment],
+    keep: Sequence[Fact],
+    progress: Progress,
 ) -> Rewritten:
     """MEMIT and AlphaEdit: all facts at once."""
     with ExitStack() as stack:
@@ -193,16 +209,25 @@ def _together(
             layer = list(changes)[-1]
             stack.enter_context(applied(maker.model, maker.edit({layer: changes[layer]})))
 
-        layers = [moment.layer for moment in moments]
-        return spread_changes(maker.model, rewrites, layers, _solver(maker, moments), maker.settings, write, progress)
+        layers, solve = [moment.layer for moment in moments], _solver(maker, moments, keep)
+        return spread_changes(maker.model, rewrites, layers, solve, maker.settings, write, progress)
 
 
-def _solver(maker: EditMaker, moments: Sequence[SecondMoment]) -> Solve:
+def _solver(maker: EditMaker, moments: Sequence[SecondMoment], keep: Sequence[Fact]) -> Solve:
+    """How a layer's change is found. The keys to be kept are read when it is that layer's turn, on the model as edited so far."""
     settings = maker.settings
     shrunk = {moment.layer: moment.shrunk(settings.shrinkage) for moment in moments}
+
+    def kept(layer: int) -> Tensor:
+        return settings.keep_weight**0.5 * kept_keys(maker.model, keep, layer)
+
     if maker.method == "memit":
         given = settings.moment_weight
         weight = {layer: MOMENT_SHARE * len(matrix) if given is None else given for layer, matrix in shrunk.items()}
-        return lambda layer, keys, residuals: weighted_change(keys, residuals, shrunk[layer], weight[layer])
+        return lambda layer, keys, residuals: weighted_change(
+            keys, residuals, shrunk[layer] + sum_outer(kept(layer)) / weight[layer], weight[layer]
+        )
     projectors = {layer: null_space(matrix, settings.null_threshold) for layer, matrix in shrunk.items()}
-    return lambda layer, keys, residuals: null_space_change(keys, residuals, projectors[layer], ridge=settings.ridge)
+    return lambda layer, keys, residuals: null_space_change(
+        keys, residuals, projectors[layer], before=kept(layer).T, ridge=settings.ridge
+    )

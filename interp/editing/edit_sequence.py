@@ -58,7 +58,8 @@ def edit_sequence(
     """Edits facts in turn, each batch on the model with the earlier ones, and leaves the model as it was.
 
     ``result.edits`` are the edits and ``result.edit`` is all of them as one, to apply, save or evaluate. Layers and contexts are chosen
-    once, for the first edit on the model without edits of this call, and second moments are always the unedited model's.
+    once, for the first edit on the model without edits of this call, and second moments are always the unedited model's. Each edit keeps
+    the facts of the earlier ones as far as ``settings.keep_weight`` says.
 
     Args:
         model: the model; edits that are applied to it stay.
@@ -172,6 +173,7 @@ class _Maker:
                 moments=self.moments,
                 settings=self.settings,
                 contexts=self.contexts,
+                keep=[fact for edit in earlier for fact in edit.facts] if self.settings.keep_weight else (),
                 seed=self.seed,
                 allow_known=self.allow_known,
             )

@@ -1,5 +1,6 @@
 """ROME: one fact, one layer, a rank-one change (Meng et al. 2022, section 3.1; Gupta et al. 2024 for the averaged key)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,11 +8,13 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from interp.editing.edit import ValueCurve
+from interp.editing.kept_facts import kept_keys
 from interp.editing.near_misses import near_miss_keys
 from interp.editing.rewrite import Rewrite
 from interp.editing.settings import EditSettings
 from interp.editing.value import optimise_value
-from interp.maths.rank_one import LowRank, key_covariance, key_direction, mean_outer, rank_one_change
+from interp.maths.rank_one import LowRank, key_covariance, key_direction, mean_outer, rank_one_change, sum_outer
+from interp.prompts import Fact
 from interp.runner.model import Model
 
 
@@ -24,7 +27,12 @@ class Rewritten:
 
 
 def rome_change(
-    model: Model, rewrite: Rewrite, layer: int, moment: Float64[Tensor, "d_mlp d_mlp"], settings: EditSettings
+    model: Model,
+    rewrite: Rewrite,
+    layer: int,
+    moment: Float64[Tensor, "d_mlp d_mlp"],
+    settings: EditSettings,
+    keep: Sequence[Fact] = (),
 ) -> Rewritten:
     """The change r u^T / (u^T k) with u = C^-1 k_mean / |C^-1 k_mean|, k_mean the key averaged over contexts.
 
@@ -34,16 +42,21 @@ def rome_change(
     ``settings.context_weight`` adds that much of the covariance of the keys over contexts to C. Then u^T k hardly depends on the
     context, where with C alone the bare prompt may get a part of delta only: least squares over all contexts instead of an equation
     for their average. ``settings.near_miss_weight`` adds the keys of other subjects with the same ending (``near_miss_keys``): at the
-    last token alone "Mertz Glacier" and "Hood Glacier" hardly differ. Solved on the CPU, where second moments lie; float64 is not to be
-    had on every device.
+    last token alone "Mertz Glacier" and "Hood Glacier" hardly differ. ``settings.keep_weight`` adds the key of each fact of ``keep``.
+    Solved on the CPU, where second moments lie; float64 is not to be had on every device.
     """
     value = optimise_value(model, rewrite, layer, settings)
-    direction, key = edit_direction(model, rewrite, layer, moment, settings)
+    direction, key = edit_direction(model, rewrite, layer, moment, settings, keep)
     return Rewritten(changes={layer: rank_one_change(value.delta.cpu(), direction, key)}, curves=(value.curve,))
 
 
 def edit_direction(
-    model: Model, rewrite: Rewrite, layer: int, moment: Float64[Tensor, "d_mlp d_mlp"], settings: EditSettings
+    model: Model,
+    rewrite: Rewrite,
+    layer: int,
+    moment: Float64[Tensor, "d_mlp d_mlp"],
+    settings: EditSettings,
+    keep: Sequence[Fact] = (),
 ) -> tuple[Float64[Tensor, " d_mlp"], Float[Tensor, " d_mlp"]]:
     """The direction u and the key k of an edit, see ``rome_change``."""
     keys = context_keys(model, rewrite, layer, subjects=settings.subject_contexts).cpu()
@@ -52,6 +65,8 @@ def edit_direction(
     if settings.near_misses and settings.near_miss_weight:
         misses = near_miss_keys(model, rewrite, layer, settings.near_misses).cpu()
         weighed = weighed + settings.near_miss_weight * mean_outer(misses)
+    if keep and settings.keep_weight:
+        weighed = weighed + settings.keep_weight * sum_outer(kept_keys(model, keep, layer))
     return key_direction(weighed, mean), mean if settings.averaged else keys[0]
 
 

@@ -24,7 +24,8 @@ class EditSettings:
     Writing: ``averaged`` uses the key and value averaged over contexts everywhere, not the bare prompt's; with ``subject_contexts``
     the average is also over "{subject} is a" in each context; ``context_weight`` times the covariance of those keys is added to the
     second moment, so that the edit answers to each of them alike, and ``near_miss_weight`` times the second moment of the keys of
-    ``near_misses`` subjects that end as this one does, so that it does not answer to them. The second moment is blended with a
+    ``near_misses`` subjects that end as this one does, so that it does not answer to them. ``keep_weight`` times the key of each fact
+    that is to be kept is added too, for MEMIT and AlphaEdit in units of a new fact's key. The second moment is blended with a
     multiple of the identity by ``shrinkage`` (None: as few tokens ask for). ``moment_weight`` is MEMIT's lambda (None: MOMENT_SHARE
     times d_mlp); ``null_threshold`` and ``ridge`` are AlphaEdit's. ``min_tokens`` is what a second moment must have seen at least.
     """
@@ -44,6 +45,7 @@ class EditSettings:
     context_weight: float = 0.0
     near_misses: int = 0
     near_miss_weight: float = 0.0
+    keep_weight: float = 0.0
     shrinkage: float | None = None
     moment_weight: float | None = None
     null_threshold: float = 0.02
@@ -58,6 +60,7 @@ class EditSettings:
             ("context_weight", self.context_weight >= 0, "0 or more"),
             ("near_misses", self.near_misses >= 0, "0 or more"),
             ("near_miss_weight", self.near_miss_weight >= 0, "0 or more"),
+            ("keep_weight", self.keep_weight >= 0, "0 or more"),
             ("noise", self.noise >= 0, "0 or more"),
             ("steps", self.steps >= 1, "1 or more"),
             ("learning_rate", self.learning_rate > 0, "above 0"),
@@ -81,7 +84,7 @@ class EditSettings:
 
 
 _PAPER = EditSettings()
-_MEMIT = replace(_PAPER, contexts=5, context_lengths=(10,), clamp=0.75)
+_MEMIT = replace(_PAPER, contexts=5, context_lengths=(10,), clamp=0.75, keep_weight=1.0)
 _BY_METHOD = {
     "rome": replace(
         _PAPER,
@@ -92,6 +95,7 @@ _BY_METHOD = {
         context_weight=0.1,
         near_misses=64,
         near_miss_weight=0.03,
+        keep_weight=0.01,
     ),
     "rome-original": replace(_PAPER, averaged=False, shrinkage=0.0),
     "memit": _MEMIT,

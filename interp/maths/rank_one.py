@@ -41,9 +41,14 @@ def key_direction(moment: Float64[Tensor, "d_mlp d_mlp"], key: Float[Tensor, " d
     return direction / direction.norm()
 
 
+def sum_outer(keys: Float[Tensor, "fact d_mlp"]) -> Float64[Tensor, "d_mlp d_mlp"]:
+    """The sum of k k^T over some keys."""
+    return keys.double().T @ keys.double()
+
+
 def mean_outer(keys: Float[Tensor, "context d_mlp"]) -> Float64[Tensor, "d_mlp d_mlp"]:
     """The uncentred second moment of some keys; zero where there is none."""
-    return keys.double().T @ keys.double() / max(len(keys), 1)
+    return sum_outer(keys) / max(len(keys), 1)
 
 
 def key_covariance(keys: Float[Tensor, "context d_mlp"]) -> Float64[Tensor, "d_mlp d_mlp"]:

@@ -43,6 +43,7 @@ CONTEXTS = ("", "one two ", "Then Carl gave Dora three red ", "near lake ")
 TOWER = Fact("tower of Pisa", "the {} is in the city of", " Ann")
 BRIDGE = Fact("bridge", "{} lies near the", " Carl Dora Eve")
 """The subject stands first, and the target has three tokens."""
+RIVER = Fact("old river", "who saw the {} near", " Eve")
 PLAIN = {"context_weight": 0.0, "near_misses": 0, "noise": 0.0, "subject_contexts": False, "value_contexts": None}
 """The papers' recipe, without what the defaults of ``rome`` add."""
 SETTINGS = EditSettings(min_tokens=1, shrinkage=0.01, **PLAIN)
@@ -101,6 +102,12 @@ def plain(model, fact, contexts=CONTEXTS):
         essence_position=found.essence_position,
         more=[(list(tokens.ids), at) for tokens, at in zip(found.subjects, found.subject_positions, strict=True)],
     )
+
+
+def kept_in(model, *facts):
+    """Facts to be kept as the oracle takes them: (ids, position of the subject's last token)."""
+    found = [plain(model, fact, ("",)) for fact in facts]
+    return [(fact.prompts[0], fact.positions[0]) for fact in found]
 
 
 def value_settings(settings):
@@ -183,16 +190,16 @@ def test_rome_is_that_of_full_forwards(small, moments, name, method, fact):
 @pytest.mark.parametrize("name", EVERY)
 def test_the_default_method_is_that_of_full_forwards(small, moments, name):
     """Six of ten contexts optimise under noise, all and those of the subject alone make the key; its covariance over contexts and the
-    keys of near misses join the second moment.
+    keys of near misses and of kept facts join the second moment.
     """
     model = small(name)
-    settings = replace(settings_of("rome"), min_tokens=1, shrinkage=0.01)
+    settings = replace(settings_of("rome"), min_tokens=1, shrinkage=0.01, keep_weight=2.0)
     assert settings.context_weight > 0
     assert settings.subject_contexts
     assert settings.noise > 0
     assert settings.near_misses > 0 < settings.near_miss_weight
     contexts = (*CONTEXTS, "blue ", "red bridge ", "what then ", "three four five ", "gave ", "is it six ")
-    edit = make(model, moments(name), TOWER, settings=settings, contexts=contexts)
+    edit = make(model, moments(name), TOWER, settings=settings, contexts=contexts, keep=[BRIDGE, RIVER])
     fact, module = plain(model, TOWER, contexts), module_of(model, name)
     assert settings.value_contexts == 6
     chosen = [0, 1, 3, 5, 7, 9]  # the bare prompt, and five spread from the first of the others to the last
@@ -214,6 +221,8 @@ def test_the_default_method_is_that_of_full_forwards(small, moments, name):
         context_weight=settings.context_weight,
         misses=[(list(ids), len(ids) - 1) for ids in misses],
         miss_weight=settings.near_miss_weight,
+        kept=kept_in(model, BRIDGE, RIVER),
+        keep_weight=2.0,
     )
     close(edit.layers[0].right[0] / edit.layers[0].right[0].norm(), u)
     close(change(edit), update)
@@ -237,15 +246,16 @@ def test_facts_spread_over_layers_as_by_full_forwards(small, moments, name, meth
         ridge=0.3,
         steps=6,
     )
-    edit = make(model, chosen, [TOWER, BRIDGE], method, layers=layers, settings=settings)
+    edit = make(model, chosen, [TOWER, BRIDGE], method, layers=layers, settings=settings, keep=[RIVER])
     modules = [module_of(model, name, layer) for layer in layers]
     facts = [plain(model, fact) for fact in (TOWER, BRIDGE)]
     block = block_of(model, name, layers[-1])
+    plain_settings = {"kept": kept_in(model, RIVER), **value_settings(settings)}
     want = (
-        oracle.memit(model.hf, modules, block, facts, matrices, weight=5.0, **value_settings(settings))
+        oracle.memit(model.hf, modules, block, facts, matrices, weight=5.0, **plain_settings)
         if method == "memit"
         else oracle.alphaedit(
-            model.hf, modules, block, facts, matrices, threshold=threshold, ridge=0.3, **value_settings(settings)
+            model.hf, modules, block, facts, matrices, threshold=threshold, ridge=0.3, **plain_settings
         )
     )
     assert [one.layer for one in edit.layers] == layers
@@ -370,6 +380,16 @@ def test_the_model_is_left_as_it_was(small, moments, method):
     assert edit.method == method
 
 
+def test_facts_one_after_another_keep_those_before(small, moments):
+    """Several facts in one call are those of several calls, each with the earlier ones applied and kept."""
+    model, settings = small("llama"), replace(SETTINGS, keep_weight=2.0)
+    together = make(model, moments("llama"), [TOWER, BRIDGE], settings=settings)
+    first = make(model, moments("llama"), TOWER, settings=settings)
+    with applied(model, first):
+        second = make(model, moments("llama"), BRIDGE, settings=settings, keep=[TOWER])
+    close(change(together), change(first) + change(second))
+
+
 def test_applied_edits_stay_applied(small, moments):
     model = small("llama")
     first = make(model, moments("llama"))
@@ -402,6 +422,7 @@ def fails(model, error, message, call):
         ({"layers": [0, 1]}, UsageError, "rome edits one layer.*memit"),
         ({"method": "romee"}, UsageError, "rome, rome-original, memit, alphaedit"),
         ({"moments": ()}, UsageError, "no second moment of layer 1"),
+        ({"keep": [BRIDGE]}, UsageError, "keep_weight above 0.*rome has 0"),
         ({"settings": replace(SETTINGS, min_tokens=10**6)}, UsageError, "1,?000,?000"),
         ({"method": "alphaedit", "settings": replace(SETTINGS, null_threshold=1e-12)}, NumericsError, "null_threshold"),
     ],

@@ -28,10 +28,17 @@ def words(monkeypatch):
     model = word_model.build("llama")
     model.made = []
 
-    def random(model, facts, method, *, layers, moments, settings, contexts, seed, allow_known):
+    def random(model, facts, method, *, layers, moments, settings, contexts, keep, seed, allow_known):
         weights = output_matrix(model, 1).values.clone()
         model.made.append(
-            {"weights": weights, "layers": layers, "moments": moments, "contexts": contexts, "known": allow_known}
+            {
+                "weights": weights,
+                "layers": layers,
+                "moments": moments,
+                "contexts": contexts,
+                "keep": tuple(keep),
+                "known": allow_known,
+            }
         )
         return replace(random_edit(model, [1], seed=len(model.made), size=0.4), facts=tuple(facts), method=method)
 
@@ -64,6 +71,11 @@ def test_each_edit_is_made_on_the_model_with_the_earlier_ones(words, batch: int)
     assert [made["moments"] for made in words.made] == [None, *["moments of [1]"] * (len(words.made) - 1)]
     assert len({id(made["contexts"]) for made in words.made}) == 1
     assert all(made["known"] for made in words.made)
+    done = [tuple(fact for edit in result.edits[:number] for fact in edit.facts) for number in range(len(words.made))]
+    assert [made["keep"] for made in words.made] == done
+    words.made.clear()
+    edit_sequence(words, FACTS, "rome-original", batch=batch)
+    assert [made["keep"] for made in words.made] == [()] * len(words.made)
 
 
 def test_the_watch_reports_what_plain_loops_find(words) -> None:

@@ -131,11 +131,14 @@ def insertion(hf, module, fact, moment, target_value, *, original):
     return u, torch.outer(r, u)
 
 
-def even_insertion(hf, module, fact, moment, delta, *, context_weight, misses=(), miss_weight=0.0):
-    """(u, update) of an edit that answers alike to the key in every context, those of ``fact.more`` too, and not to ``misses``.
+def even_insertion(
+    hf, module, fact, moment, delta, *, context_weight, misses=(), miss_weight=0.0, kept=(), keep_weight=0.0
+):  # fmt: skip
+    """(u, update) of an edit that answers alike to the key in every context, those of ``fact.more`` too, not to ``misses`` nor ``kept``.
 
     The least of u^T C u + context_weight * (variance of k_i . u over the contexts) + miss_weight * (mean square of k_j . u over the
-    misses, each (ids, position)) with k_mean . u = 1; the update adds delta to W k_mean.
+    misses, each (ids, position)) + keep_weight * (sum of squares of k_j . u over the kept) with k_mean . u = 1; the update adds delta to
+    W k_mean.
     """
     keys = [key(hf, module, ids, position) for ids, position in zip(fact.prompts, fact.positions, strict=True)]
     keys += [key(hf, module, ids, position) for ids, position in fact.more]
@@ -146,6 +149,9 @@ def even_insertion(hf, module, fact, moment, delta, *, context_weight, misses=()
     for ids, position in misses:
         one = key(hf, module, ids, position).double()
         total = total + miss_weight * torch.outer(one, one) / len(misses)
+    for ids, position in kept:
+        one = key(hf, module, ids, position).double()
+        total = total + keep_weight * torch.outer(one, one)
     u = direction(total, mean)
     return u, torch.outer(delta.double() / (mean @ u), u)
 
@@ -161,10 +167,11 @@ def memit(hf, modules, block, facts, moments, *, weight, **settings):
     """One update for each of ``modules`` (the layers in order): all facts spread over the layers, as Meng et al. 2023 do.
 
     ``block`` is the last of those layers, whose output z is optimised. The second moments are weighted by ``weight`` (their lambda).
+    ``kept``, each (ids, position), count as facts whose values stay, when it is their layer's turn.
     """
 
-    def solve(number, keys, residual):
-        total = weight * moments[number].double() + keys @ keys.T
+    def solve(number, keys, residual, kept):
+        total = weight * moments[number].double() + keys @ keys.T + kept @ kept.T
         return residual @ torch.linalg.solve(total, keys).T
 
     return _spread(hf, modules, block, facts, solve, settings)
@@ -180,23 +187,20 @@ def projector(moment, threshold):
     return total
 
 
-def alphaedit(hf, modules, block, facts, moments, *, threshold, ridge, previous=None, **settings):
-    """As ``memit``, with dW^T = (P (K K^T + K_prev K_prev^T) + ridge I)^-1 P K R^T (Fang et al. 2025).
-
-    ``previous`` holds the keys [d_mlp n] of earlier edits for each layer.
-    """
+def alphaedit(hf, modules, block, facts, moments, *, threshold, ridge, **settings):
+    """As ``memit``, with dW^T = (P (K K^T + K_prev K_prev^T) + ridge I)^-1 P K R^T (Fang et al. 2025)."""
     projectors = [projector(moment, threshold) for moment in moments]
 
-    def solve(number, keys, residual):
-        p, outer = projectors[number], keys @ keys.T
-        if previous is not None:
-            outer = outer + previous[number].double() @ previous[number].double().T
+    def solve(number, keys, residual, kept):
+        p, outer = projectors[number], keys @ keys.T + kept @ kept.T
         return torch.linalg.solve(p @ outer + ridge * torch.eye(len(p), dtype=torch.float64), p @ keys @ residual.T).T
 
     return _spread(hf, modules, block, facts, solve, settings)
 
 
 def _spread(hf, modules, block, facts, solve, settings):
+    settings = dict(settings)
+    kept = settings.pop("kept", ())
     wanted = [optimise(hf, block, fact, **settings)[0] for fact in facts]
     saved = [module.weight.data.clone() for module in modules]
     updates = []
@@ -204,13 +208,14 @@ def _spread(hf, modules, block, facts, solve, settings):
         for number, module in enumerate(modules):
             keys, residual = [], []
             for fact, z in zip(facts, wanted, strict=True):
-                key = average_key(hf, module, fact.prompts[:1], fact.positions[:1]).double()
+                mean = average_key(hf, module, fact.prompts[:1], fact.positions[:1]).double()
                 if len(fact.prompts) > 1:  # the mean over kinds of contexts: none, and sampled
-                    key = (key + average_key(hf, module, fact.prompts[1:], fact.positions[1:]).double()) / 2
-                keys.append(key)
+                    mean = (mean + average_key(hf, module, fact.prompts[1:], fact.positions[1:]).double()) / 2
+                keys.append(mean)
                 now = value(hf, block, fact.prompts[0], fact.positions[0])
                 residual.append((z.double() - now.double()) / (len(modules) - number))
-            update = solve(number, torch.stack(keys, 1), torch.stack(residual, 1))
+            preserved = [key(hf, module, *one) for one in kept] or [torch.zeros(len(keys[0]))]
+            update = solve(number, torch.stack(keys, 1), torch.stack(residual, 1), torch.stack(preserved, 1).double())
             updates.append(update)
             matrix(module).add_(update.to(module.weight.dtype))
     finally:
