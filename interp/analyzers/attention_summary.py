@@ -135,11 +135,11 @@ def attention_summary(model: Model, prompt: PromptLike, *, top_k: int = 3) -> At
             )
         fitters[site.layer].update(rows[0], first_query)
         shapes[site.kind] = (rows.shape[1], first_query + rows.shape[2], rows.shape[3])
-        return rows[..., :0]
+        return rows[..., :0].clone()
 
     def take_shape(value: Tensor, site: Site) -> Tensor:
         shapes[site.kind] = tuple(value.shape[1:])
-        return value[:, :0]
+        return value[:, :0].clone()
 
     captures = [Capture("attn.pattern", take_rows, by_query=True)]
     for kind in _SHAPED:

@@ -48,7 +48,7 @@ def _summing(gathered: dict[int, Tensor], places: Places) -> Callable[[Tensor, S
         assert site.layer is not None, "a pattern has a layer"
         sums = mass_sums(rows.float(), places, first_query)
         gathered[site.layer] = gathered[site.layer] + sums if site.layer in gathered else sums
-        return rows[..., :0]
+        return rows[..., :0].clone()
 
     return reduce
 

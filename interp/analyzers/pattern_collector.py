@@ -74,14 +74,14 @@ class PatternCollector:
         self._norms[layer] = value_norms(used, weights.W_O[heads], kv_heads)
         # A copy, because slices of a fused map would keep the whole of it; only until the layer's pattern has been seen.
         self._read[layer] = used[:, kv_heads].float().clone()
-        return v[:, :0]
+        return v[:, :0].clone()  # a slice would keep the whole
 
     def _take_scores(self, rows: Tensor, site: Site, first_query: int) -> Tensor:
         assert self.scores is not None, "scores were asked for"
         kept = lower_triangle(rows[0, self._heads.to(rows.device)], first_query)
         start = n_pairs(first_query)
         self.scores[self._layers.index(_layer(site)), :, start : start + kept.shape[1]] = kept
-        return rows[..., :0]
+        return rows[..., :0].clone()
 
     def _take_rows(self, rows: Tensor, site: Site, first_query: int) -> Tensor:
         layer = _layer(site)
@@ -91,11 +91,11 @@ class PatternCollector:
         if self._values and first_query + rows.shape[2] == self._n_pos:
             v = self._read.pop(layer)
             self._product[layer] = einsum(kept[:, -1].float(), v, "head key_pos, key_pos head d_head -> head d_head")
-        return rows[..., :0]
+        return rows[..., :0].clone()
 
     def _take_z(self, z: Tensor, site: Site) -> Tensor:
         self._z[_layer(site)] = z[0, -1, self._heads.to(z.device)].float()
-        return z[:, :0]
+        return z[:, :0].clone()
 
     def _verify(self) -> None:
         """Raises VerificationError where pattern times values is not z, up to the rounding of the model's dtype."""

