@@ -24,7 +24,7 @@ def layer_weights(model: Model, layer: int) -> HeadWeights:
     On the model's device, or on the CPU where that device has no double precision.
     """
     weights = read_head_weights(model.hf, model.atlas, layer).expanded()
-    if next(model.hf.parameters()).device.type in ("cpu", "cuda"):
+    if weights.W_Q.device.type in ("cpu", "cuda"):
         return weights
     moved: dict[str, Any] = {
         field.name: None if (value := getattr(weights, field.name)) is None else value.cpu()

@@ -20,6 +20,7 @@ from interp.cache import ActivationCache
 from interp.errors import UsageError
 from interp.interventions import Intervention
 from interp.models.atlas import module_at
+from interp.models.offload import arriving
 from interp.runner.forward import forward
 from interp.runner.last_block import only_at
 from interp.runner.passing import passing_over
@@ -256,5 +257,7 @@ class _Wave:
     def _join(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         stream = self.snapshot.stream[layer][[self.prompts[place] for place in self.rows_at[layer]], self.first :]
         running = args[0] if args else kwargs["hidden_states"]
-        joined = stream if layer == self.lowest else torch.cat([running, stream])
+        # Where the blocks before this one are on another device, both are brought to this one's.
+        parts = [stream] if layer == self.lowest else [running, stream]
+        joined = torch.cat([arriving(module, part) for part in parts]) if len(parts) > 1 else arriving(module, stream)
         return ((joined, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": joined})

@@ -28,7 +28,7 @@ class ModelSize:
     @classmethod
     def of(cls, model: Model) -> "ModelSize":
         """The sizes of a model with dense MLPs."""
-        atlas, hf = model.atlas, model.hf
+        atlas = model.atlas
         return cls(
             n_layers=atlas.n_layers,
             d_model=atlas.d_model,
@@ -38,7 +38,7 @@ class ModelSize:
             d_mlp=atlas.d_mlp or 0,
             d_vocab=atlas.d_vocab,
             mlp_matrices=3 if atlas.blocks[0].gate is not None else 2,
-            tied=hf.get_input_embeddings().weight is hf.get_output_embeddings().weight,
+            tied=atlas.tied_embeddings,
         )
 
     @property
