@@ -15,7 +15,7 @@ from interp.heads import Head
 from interp.maths.attention import n_pairs, square, unpack
 from interp.prompts import PromptLike
 from interp.results import Result
-from interp.runner.memory import free_memory
+from interp.models.device import free_memory
 from interp.runner.model import Model
 from interp.tokens import Tokens
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 PLANS = ("auto", "balanced", "balanced_low_0", "sequential")
-"""Accelerate's ways to share a model out: auto and balanced fill devices evenly, sequential one after another; what is left goes to the CPU,
-and to disk."""
+"""Accelerate's ways to share a model out: auto and balanced fill GPUs evenly, sequential one after another; the rest goes to the CPU, and
+what does not fit there to disk."""
 
 DISK = "disk"
 DeviceMap = str | Mapping[str, Any]

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 
 from interp.errors import MemoryLimitError
 from interp.models.atlas import Atlas
+from interp.models.device import free_memory
 from interp.sites import Site
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def check_memory(
         elements += n_rows * (n_pos if logit_columns is None else len(logit_columns[0])) * atlas.d_vocab
     if resumable:
         elements += n_rows * n_pos * atlas.n_layers * (atlas.d_model + 2 * atlas.n_kv_heads * atlas.d_head)
-    need, free = elements * model.dtype.itemsize, free_memory(model.device)
+    # Layers on several devices keep an equal share each, give or take; the fullest device decides.
+    need, free = elements * model.dtype.itemsize // len(model.devices), least_free(model)
     if free is not None and need > free:
         raise MemoryLimitError(
             f"this run would keep {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on {model.device}; capture fewer sites, "
@@ -66,15 +67,10 @@ def check_memory(
         )
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Free bytes on a device; None where it cannot be told."""
-    if device.type == "cuda":
-        return (
-            torch.cuda.mem_get_info(device)[0]
-            + torch.cuda.memory_reserved(device)
-            - torch.cuda.memory_allocated(device)
-        )
-    return psutil.virtual_memory().available if device.type in ("cpu", "mps") else None
+def least_free(model: "Model") -> int | None:
+    """Free bytes on the fullest of the devices that a model computes on; None where it cannot be told."""
+    known = [free for device in model.devices if (free := free_memory(device)) is not None]
+    return min(known, default=None)
 
 
 def forward_bytes(model: "Model", n_pos: int) -> int:
