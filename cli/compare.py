@@ -12,7 +12,20 @@ from interp.errors import UsageError, unknown
 
 from .compare_drawing import draw, payload
 from .model import open_model
-from .options import DEFAULT_MODEL, Chat, Device, DeviceMap, Dtype, Json, ModelOption, Offline, OutputPath, Quiet, Seed, System
+from .options import (
+    DEFAULT_MODEL,
+    Chat,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    ModelOption,
+    Offline,
+    OutputPath,
+    Quiet,
+    Seed,
+    System,
+)
 from .output import Output
 from .prompt import read_prompt
 from .report_analyses import ANALYSES, Asked

@@ -9,7 +9,19 @@ import typer
 from interp.errors import UsageError
 
 from .model import open_model
-from .options import DEFAULT_MODEL, Device, DeviceMap, Dtype, Json, ModelOption, Offline, OutputPath, Quiet, Revision, Seed
+from .options import (
+    DEFAULT_MODEL,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    ModelOption,
+    Offline,
+    OutputPath,
+    Quiet,
+    Revision,
+    Seed,
+)
 from .output import Output, table
 from .saving import check_result_path, save_result
 

@@ -8,7 +8,19 @@ import typer
 from interp.errors import UsageError
 
 from .model import open_model
-from .options import DEFAULT_MODEL, Device, DeviceMap, Dtype, Json, ModelArgument, Offline, OutputPath, Quiet, Revision, Seed
+from .options import (
+    DEFAULT_MODEL,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    ModelArgument,
+    Offline,
+    OutputPath,
+    Quiet,
+    Revision,
+    Seed,
+)
 from .output import Output, check_writable, table
 from .unfinished import Fresh, keeping
 

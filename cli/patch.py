@@ -8,7 +8,19 @@ import typer
 from interp.errors import unknown
 
 from .model import open_model
-from .options import DEFAULT_MODEL, Device, DeviceMap, Dtype, Json, ModelOption, Offline, OutputPath, Quiet, Revision, Seed
+from .options import (
+    DEFAULT_MODEL,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    ModelOption,
+    Offline,
+    OutputPath,
+    Quiet,
+    Revision,
+    Seed,
+)
 from .output import Output
 from .patch_drawing import draw, records
 from .patch_pairs import Pairs, read_pairs

@@ -61,8 +61,12 @@ class _Pretending(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if function in _MOVES:
             return _moved(function, args, kwargs)
+        if function is torch.histc:  # of whole numbers, which only GPUs do
+            args = (args[0].float(), *args[1:])
         if function in _FREE:
-            return tuple(_told(grad, device_of(of)) for grad, of in zip(function(*args, **kwargs), args[1], strict=True))
+            return tuple(
+                _told(grad, device_of(of)) for grad, of in zip(function(*args, **kwargs), args[1], strict=True)
+            )
         places = _places(function, args, kwargs)
         kwargs.pop("pin_memory", None)
         asked = kwargs.pop("device", None)

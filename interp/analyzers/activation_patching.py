@@ -189,6 +189,7 @@ class _Work:
                 of_source if is_source else of_base,
                 logits=positions,
                 resumable=not is_source,
+                cache_device=self._model.together,
             )
             for questions, is_source in ((clean, denoising), (corrupted, not denoising))
         ]

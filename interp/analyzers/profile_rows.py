@@ -173,7 +173,7 @@ class _Reader:
             sums[site.layer] = sums[site.layer] + part if site.layer in sums else part
             return row_measures(
                 rows,
-                self.targets[window][:, :, first_query:last, : rows.shape[3]],
+                self.targets[window][:, :, first_query:last, : rows.shape[3]].to(rows.device),
                 first_query,
                 n_back=self.n_back,
                 local=self.local,
