@@ -74,7 +74,9 @@ class _Pretending(TorchFunctionMode):
             asked = torch.device(asked)
             kwargs["device"] = asked if asked.type == "meta" else _CPU
         where = asked if asked is not None else places
-        return _told(function(*args, **kwargs), where)
+        wants_grad = kwargs.pop("requires_grad", False)  # asked for afterwards: a view of a leaf is no leaf
+        found = _told(function(*args, **kwargs), where)
+        return found.requires_grad_() if wants_grad else found
 
 
 def _moved(function: Any, args: Any, kwargs: Any) -> Any:
@@ -138,3 +140,23 @@ def _told(value: Any, where: torch.device | None) -> Any:
     if isinstance(value, tuple):  # named results such as torch.max's
         return type(value)(tuple(_told(item, where) for item in value))
     return value
+
+
+def spread(hf: Any, home: str = "cuda:0", away: str = "cuda:1") -> Any:
+    """A Hugging Face model dispatched by accelerate: embeddings and first block on one device, the rest on another.
+
+    The unembedding is where the embeddings are if both are one weight.
+    """
+    from accelerate import dispatch_model
+
+    from interp.models.atlas import build_atlas
+
+    atlas = build_atlas(hf)
+    blocks = [block.block for block in atlas.blocks]
+    first = {atlas.embed, atlas.pos_embed, blocks[0], *([atlas.unembed] if atlas.tied_embeddings else [])}
+    places = {}
+    for name, module in hf.named_modules():
+        inside = any(name.startswith(f"{block}.") for block in blocks)
+        if not inside and (name in blocks or not list(module.children())):
+            places[name] = home if name in first else away
+    return dispatch_model(hf, places, skip_keys=hf._skip_keys_device_placement)

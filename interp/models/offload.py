@@ -5,13 +5,17 @@ meanwhile they are on the ``meta`` device. Accelerate keeps them in a map that h
 written there; everything else in interp asks here and need not know.
 """
 
-from collections.abc import Iterator, Mapping, MutableMapping
+import os
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from interp.errors import ModelError
+
+_SHARD = "2GB"
+"""Files of a model whose weights are offloaded: as much of them is in memory at once while it is saved."""
 
 
 def execution_device(module: nn.Module) -> torch.device:
@@ -82,6 +86,23 @@ def is_offloaded(hf: nn.Module) -> bool:
     return any(parameter.is_meta for parameter in hf.parameters())
 
 
+def save_weights(hf: Any, folder: str | os.PathLike[str]) -> None:
+    """Hugging Face's ``save_pretrained``, which reads offloaded weights back, a shard at a time."""
+    if not is_offloaded(hf):
+        hf.save_pretrained(folder)
+        return
+    told = "hf_device_map" in vars(
+        hf
+    )  # what it tells offloaded weights by; accelerate's cpu_offload and disk_offload do not set it
+    if not told:
+        hf.hf_device_map = {"": "disk"}
+    try:
+        hf.save_pretrained(folder, max_shard_size=_SHARD)
+    finally:
+        if not told:
+            del hf.hf_device_map
+
+
 def _hooks(module: nn.Module) -> tuple[Any, ...]:
     hook = module.__dict__.get("_hf_hook")
     return () if hook is None else tuple(getattr(hook, "hooks", (hook,)))
@@ -95,7 +116,8 @@ def _hooked_device(module: nn.Module) -> torch.device | None:
     return None
 
 
-def _map_of(module: nn.Module, name: str) -> Mapping[str, Tensor]:
+def _map_of(module: nn.Module, name: str) -> Any:
+    """Accelerate's map from the names of a module's weights to their values."""
     for hook in _hooks(module):
         weights = getattr(hook, "weights_map", None)
         if getattr(hook, "offload", False) and weights is not None:
