@@ -45,13 +45,16 @@ def device_of(tensor: Tensor) -> torch.device:
 
 
 @contextmanager
-def pretend_devices() -> Iterator[None]:
+def pretend_devices(count: int = 0) -> Iterator[None]:
+    """``count`` is how many GPUs libraries are told of, where they ask."""
     about = {
         "mem_get_info": lambda device=None: (8 << 30, 8 << 30),
         "memory_reserved": lambda device=None: 0,
         "memory_allocated": lambda device=None: 0,
         "synchronize": lambda device=None: None,
     }
+    if count:
+        about |= {"is_available": lambda: True, "device_count": lambda: count}
     with _Pretending(), patch.multiple(torch.cuda, **about):
         yield
 
@@ -71,7 +74,7 @@ class _Pretending(TorchFunctionMode):
         kwargs.pop("pin_memory", None)
         asked = kwargs.pop("device", None)
         if asked is not None:
-            asked = torch.device(asked)
+            asked = torch.device("cuda", asked) if isinstance(asked, int) else torch.device(asked)
             kwargs["device"] = asked if asked.type == "meta" else _CPU
         where = asked if asked is not None else places
         wants_grad = kwargs.pop("requires_grad", False)  # asked for afterwards: a view of a leaf is no leaf

@@ -1,6 +1,6 @@
 """Which device each part of a model goes to, chosen or checked with accelerate before any weight is read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import MemoryLimitError, UsageError, unknown
@@ -61,8 +61,8 @@ def placed(
     """
     found = _planned(skeleton, device_map, max_memory, dtype) if isinstance(device_map, str) else _given(device_map)
     _check_covered(skeleton, found)
-    _check_room(skeleton, found, max_memory, dtype)
-    return found
+    _check_room(skeleton, found, dtype)
+    return dict(_apart(skeleton, "", None, found))
 
 
 def _planned(skeleton: Any, plan: str, max_memory: Mapping[Any, Any] | None, dtype: "torch.dtype") -> dict[str, Any]:
@@ -131,9 +131,22 @@ def _parts(skeleton: Any) -> Iterator[str]:
         yield from (f"{name}.{inner}" for inner, _ in child.named_children())
 
 
-def _check_room(
-    skeleton: Any, found: Mapping[str, Any], max_memory: Mapping[Any, Any] | None, dtype: "torch.dtype"
-) -> None:
+def _apart(module: Any, path: str, place: Any, found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The same map without a path inside another, which accelerate cannot follow: what surrounds a part is named part by part."""
+    place = found.get(path, place)
+    start = f"{path}." if path else ""
+    if place is not None and not any(part.startswith(start) and part != path for part in found):
+        yield path, place
+        return
+    for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        own = found.get(f"{start}{name}", place)
+        if own is not None:
+            yield f"{start}{name}", own
+    for name, child in module.named_children():
+        yield from _apart(child, f"{start}{name}", place, found)
+
+
+def _check_room(skeleton: Any, found: Mapping[str, Any], dtype: "torch.dtype") -> None:
     import torch
 
     needs: dict[str, int] = {}
@@ -152,12 +165,3 @@ def _check_room(
 
 def _smaller(dtype: "torch.dtype") -> str:
     return "dtype='bfloat16' or " if dtype.itemsize > 2 else ""
-
-
-def by_place(found: Mapping[str, Any]) -> Sequence[tuple[str, int]]:
-    """How many parts of a device map go to each place, in their order."""
-    counts: dict[str, int] = {}
-    for place in found.values():
-        name = _place_name(place)
-        counts[name] = counts.get(name, 0) + 1
-    return tuple(counts.items())
