@@ -38,7 +38,7 @@ def change(folder: Path, edit, name: str = NAME) -> None:
 
 def refused(folder: Path, kind=ModelError, **options) -> str:
     with pytest.raises(kind) as caught:
-        load_parts(str(folder), **({"device": "cpu"} if not options else options))
+        load_parts(str(folder), **(options or {"device": "cpu"}))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
