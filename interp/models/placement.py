@@ -69,7 +69,7 @@ def _planned(skeleton: Any, plan: str, max_memory: Mapping[Any, Any] | None, dty
     from accelerate import infer_auto_device_map
     from accelerate.utils.modeling import get_balanced_memory, get_max_memory
 
-    whole = list(getattr(skeleton, "_no_split_modules", None) or ())
+    whole: list[str] = list(getattr(skeleton, "_no_split_modules", None) or ())
     limits = get_max_memory(_limits(max_memory))
     if max_memory is None and "cpu" in limits:
         limits["cpu"] = int(limits["cpu"] * _OF_HOST)

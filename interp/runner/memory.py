@@ -1,8 +1,8 @@
 """What a run will need in memory, estimated before it starts, so that a request that cannot fit is refused in words."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -14,6 +14,9 @@ from interp.sites import Site
 if TYPE_CHECKING:
     from interp.runner.batch import Batch
     from interp.runner.model import Model
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def site_elements(site: Site, atlas: Atlas, n_rows: int, n_pos: int, n_queries: int) -> int:
@@ -81,6 +84,30 @@ def forward_bytes(model: "Model", n_pos: int) -> int:
     atlas = model.atlas
     width = 8 * atlas.d_model + 3 * (atlas.d_mlp or 4 * atlas.d_model) + 6 * atlas.n_heads * atlas.d_head
     return model.dtype.itemsize * (width + atlas.n_heads * n_pos)
+
+
+def in_halves(
+    model: "Model", batch: Sequence[T], work: Callable[[Sequence[T]], R], what: str
+) -> Iterator[tuple[Sequence[T], R]]:
+    """``work`` on a batch of prompts, or on its halves and theirs where memory runs out, which the model's listener is told.
+
+    ``work`` starts anew on a half, so it must leave nothing behind when it fails. Gives each part with what came of it, in order.
+    """
+    waiting = [batch]
+    while waiting:
+        part = waiting.pop(0)
+        try:
+            found = work(part)
+        except (MemoryError, RuntimeError) as error:
+            if len(part) < 2 or not is_out_of_memory(error):
+                raise
+        else:
+            yield part, found
+            continue
+        # Outside the handler, so that the tensors of the failed forward are let go of.
+        half = len(part) // 2
+        waiting[:0] = [part[:half], part[half:]]
+        model.notify(f"{len(part)} {what} at once do not fit in memory; going on with {half}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

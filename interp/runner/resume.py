@@ -23,6 +23,7 @@ from interp.models.atlas import module_at
 from interp.models.offload import arriving
 from interp.runner.forward import forward
 from interp.runner.last_block import only_at
+from interp.runner.memory import is_out_of_memory
 from interp.runner.passing import passing_over
 from interp.runner.plan import Logits, Plan, Request, logit_columns
 from interp.runner.rows import Locator, Row, shared
@@ -156,10 +157,10 @@ def _run_group(
             output, session = _run_chunk(model, snapshot, chunk, asked)
             if output is not None and asked.read is not None:
                 output = asked.read(output, [row.prompt for row in chunk])
-        except torch.OutOfMemoryError:
-            if size == 1:
+        except (MemoryError, RuntimeError) as error:
+            if size == 1 or not is_out_of_memory(error):
                 raise
-            size = max(1, size // 2)
+            size = max(1, min(size, len(chunk)) // 2)
             model.notify(f"out of memory: going on with {size} rows at once")
             continue
         for i, row in enumerate(chunk):
