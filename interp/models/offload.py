@@ -68,17 +68,24 @@ def write_weight(module: nn.Module, name: str, values: Tensor) -> None:
 
 
 def named_weights(hf: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter with its values, each once, one in memory at a time where they are offloaded."""
+    """Every parameter with its values, each once and in the model's order; offloaded ones are in memory one after another."""
     tied = getattr(hf, "all_tied_weights_keys", None) or {}
+    seen: set[int] = set()
     for path, module in hf.named_modules():
         for name, parameter in module._parameters.items():
             full = f"{path}.{name}" if path else name
-            # A weight that comes and goes is a new object each time, so that ties are told by name.
-            if parameter is not None and parameter.is_meta and full not in tied:
-                values = read_weight(module, name)
-                assert values is not None, "the parameter is there"
-                yield full, values
-    yield from ((name, parameter.detach()) for name, parameter in hf.named_parameters() if not parameter.is_meta)
+            # A weight that comes and goes is a new object each time, so that its ties are told by name.
+            if parameter is None or (full in tied if parameter.is_meta else id(parameter) in seen):
+                continue
+            seen.add(id(parameter))
+            values = read_weight(module, name)
+            assert values is not None, "the parameter is there"
+            yield full, values
+
+
+def is_dispatched(hf: nn.Module) -> bool:
+    """Whether accelerate moves what this model computes with; then its parts may be on several devices."""
+    return "_hf_hook" in hf.__dict__
 
 
 def is_offloaded(hf: nn.Module) -> bool:

@@ -24,7 +24,7 @@ from interp.models.atlas import Atlas, build_atlas, module_at
 from interp.models.cache import Step
 from interp.models.loading import Source, load_parts
 from interp.models.norms import read_norm
-from interp.models.offload import execution_device, is_offloaded, read_weight
+from interp.models.offload import execution_device, is_dispatched, is_offloaded, read_weight
 from interp.models.placement import DeviceMap
 from interp.prompts import PromptLike
 from interp.results import Provenance
@@ -112,6 +112,8 @@ class Model:
     @property
     def devices(self) -> tuple[torch.device, ...]:
         """Every device that computes, in the order of a forward; one but for a model with a device map."""
+        if not is_dispatched(self.hf):
+            return (self.device,)
         paths = (self.atlas.embed, *(block.o for block in self.atlas.blocks), self.final_path, self.atlas.unembed)
         return tuple(dict.fromkeys(execution_device(self._module(path)) for path in paths))
 

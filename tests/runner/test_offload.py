@@ -110,6 +110,16 @@ def test_an_edit_goes_to_the_kept_weights_and_undo_brings_every_byte_back(away, 
     assert stack.applied_edits(model) == ()
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_weights_come_in_the_models_own_order_each_once(away, name) -> None:
+    here = [(name, values.clone()) for name, values in tiny_models.build(name).named_parameters()]
+    hf = away(tiny_models.build(name))
+    hf(torch.tensor([IDS]))
+    for (own, found), (name, expected) in zip(named_weights(hf), here, strict=True):
+        assert own == name
+        assert torch.equal(found, expected)
+
+
 def kept_bytes(model):
     return {
         name: hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
@@ -198,3 +208,29 @@ class Frozen(Mapping):
 
     def __len__(self):
         return len(self._weights)
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_the_default_model_partly_on_disk(model) -> None:
+    prompt = "The Eiffel Tower is located in the city of"
+    places = {"": "cpu"} | {f"model.layers.{layer}": "disk" for layer in range(0, 30, 3)}
+    away = interp.load("smollm2-135m", device_map=places, dtype="float32")
+    assert sum(parameter.is_meta for parameter in away.hf.parameters()) == 90
+    run, expected = (one.run(prompt, ["resid_post", "attn.z"], resumable=True) for one in (away, model))
+    assert torch.equal(run.logits, expected.logits)
+    for name in expected.cache:
+        assert torch.equal(run.cache[name], expected.cache[name]), name
+    row = Patch("resid_post@4", run.cache["resid_post@9"][0, 3], positions=5)
+    full = away.run(prompt, interventions=row, logits="last").logits[0]
+    torch.testing.assert_close(run.resume([row]).logits[0], full, atol=1e-4, rtol=1e-4)
+    before = kept_bytes(away)
+    edit = random_edit(model, [2, 3], rank=2)
+    with edit.applied(model):
+        wanted = model.run(prompt).logits
+    with edit.applied(away):
+        assert torch.equal(away.run(prompt).logits, wanted)
+    assert kept_bytes(away) == before
+    lens, own = interp.logit_lens(away, prompt), interp.logit_lens(model, prompt)
+    assert torch.equal(lens.top_ids, own.top_ids)
+    assert away.generate(prompt, max_new_tokens=3).text == model.generate(prompt, max_new_tokens=3).text
