@@ -178,7 +178,7 @@ def _change(model: Model, edits: "tuple[Edit, ...]", *, check: bool = True) -> N
             found = _checked(matrix, kept.get(layer), model) if check else kept[layer]
             edited = _edited(found.base, new.get(layer, ()), matrix)
             previous[layer] = matrix.stored.clone()
-            matrix.write(edited)
+            _write(matrix, edited)
             kept[layer] = _Kept(base=found.base, base_sha256=found.base_sha256, written_sha256=sha256_of(edited))
         stack.state = _State(edits=edits, kept={layer: found for layer, found in kept.items() if layer in new})
     finally:
@@ -189,7 +189,7 @@ def _settle(model: Model, stack: _Stack) -> None:
     """Puts back what a change wrote that was not finished; if this is stopped too, the next call does it."""
     if stack.unfinished is not None and stack.unfinished[0] is stack.state:
         for layer, stored in stack.unfinished[1].items():
-            output_matrix(model, layer).write(stored)
+            _write(output_matrix(model, layer), stored)
     stack.unfinished = None
 
 
@@ -246,3 +246,7 @@ def edited_matrix(base: Tensor, changes: "tuple[LayerEdit, ...]", *, transposed:
     for change in changes:
         target += change.left.detach().to("cpu", precise) @ change.right.detach().to("cpu", precise)
     return values.to(base.dtype)
+
+
+def _write(matrix: OutputMatrix, stored: Tensor) -> None:
+    matrix.write(stored)

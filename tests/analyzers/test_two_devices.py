@@ -43,7 +43,7 @@ ANALYSES: dict[str, Callable[[Model], Any]] = {
 }
 SLOW = (
     "attention_summary", "head_profiles", "induction_heads", "causal_trace", "activation_patching", "path_patching", "token_losses",
-    "ablation", "head_composition", "decoding_choices",
+    "ablation", "head_composition", "decoding_choices", "attribution_patching", "fit_tuned_lens", "head_circuits",
 )  # fmt: skip
 
 
