@@ -9,7 +9,19 @@ from interp.errors import UsageError
 
 from .ablate_texts import Asked, read_asked, read_texts
 from .model import open_model
-from .options import DEFAULT_MODEL, Device, Dtype, Json, ModelOption, Offline, OutputPath, Quiet, Revision, Seed
+from .options import (
+    DEFAULT_MODEL,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    ModelOption,
+    Offline,
+    OutputPath,
+    Quiet,
+    Revision,
+    Seed,
+)
 from .output import Output, table
 from .saving import check_result_path, save_result
 from .unfinished import Fresh, keeping
@@ -86,6 +98,7 @@ def ablate(
     seed: Seed = 0,
     fresh: Fresh = False,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -114,7 +127,9 @@ def ablate(
         "seed": seed,
     }
     speaker = Output(command="ablate", as_json=as_json, path=output, quiet=quiet)
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    opened = open_model(
+        speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+    )
 
     from interp.analyzers.ablation import ablation
     from interp.sites import read_layers

@@ -12,6 +12,7 @@ from .options import (
     DEFAULT_MODEL,
     Chat,
     Device,
+    DeviceMap,
     Dtype,
     Json,
     ModelOption,
@@ -66,6 +67,7 @@ def attention(
     chat: Chat = False,
     system: System = None,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -83,7 +85,9 @@ def attention(
         raise UsageError(f"unknown order {sort!r}; valid: {', '.join(SORTS)}")
     asked = read_prompt(prompt, chat=chat, system=system)
     speaker = Output(command="attention", as_json=as_json, path=output, quiet=quiet)
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    opened = open_model(
+        speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+    )
 
     from interp.analyzers.attention_patterns import attention_patterns
 

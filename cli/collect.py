@@ -10,7 +10,7 @@ from interp.errors import UsageError
 
 from .guard import Interrupted
 from .model import open_model
-from .options import DEFAULT_MODEL, Device, Dtype, Json, ModelOption, Offline, Quiet, Revision
+from .options import DEFAULT_MODEL, Device, DeviceMap, Dtype, Json, ModelOption, Offline, Quiet, Revision
 from .output import Output
 from .store import draw_store, store_payload
 
@@ -75,6 +75,7 @@ def collect(
         typer.Option("--batch-tokens", metavar="N", min=1, help="Positions of a batch; default: what fits in memory."),
     ] = None,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -94,7 +95,9 @@ def collect(
         raise UsageError("no store is given; name a folder for it, such as -o store/")
     speaker = Output(command="collect", as_json=as_json, quiet=quiet)
     _check(corpus, field, store)
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    opened = open_model(
+        speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+    )
 
     from interp.scale.collect import collect as collect_activations
 

@@ -12,7 +12,20 @@ from interp.errors import UsageError, unknown
 
 from .compare_drawing import draw, payload
 from .model import open_model
-from .options import DEFAULT_MODEL, Chat, Device, Dtype, Json, ModelOption, Offline, OutputPath, Quiet, Seed, System
+from .options import (
+    DEFAULT_MODEL,
+    Chat,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    ModelOption,
+    Offline,
+    OutputPath,
+    Quiet,
+    Seed,
+    System,
+)
 from .output import Output
 from .prompt import read_prompt
 from .report_analyses import ANALYSES, Asked
@@ -76,6 +89,7 @@ def compare(
     system: System = None,
     seed: Seed = 0,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     offline: Offline = False,
     as_json: Json = False,
@@ -99,7 +113,8 @@ def compare(
     else:
         base = Asked(prompt="", target=target, subject=subject, seed=seed)
         a, b = _sides(asked or [], base, names, model, model_b, edit, subject_b, chat=chat, system=system)
-        found = _compared(speaker, a, b, names, {"device": device, "dtype": dtype, "offline": offline})
+        options = {"device": device, "device_map": device_map, "dtype": dtype, "offline": offline}
+        found = _compared(speaker, a, b, names, options)
     if output is not None:
         _save(found, output)
     speaker.show(payload(found), lambda console: draw(console, found), to_stdout=True)

@@ -13,7 +13,7 @@ from interp.errors import UsageError, VerificationError
 from . import edit_eval, edit_files
 from .edit_drawing import draw, payload
 from .model import open_model
-from .options import DEFAULT_MODEL, Device, Dtype, Json, ModelOption, Offline, Quiet, Revision, Seed
+from .options import DEFAULT_MODEL, Device, DeviceMap, Dtype, Json, ModelOption, Offline, Quiet, Revision, Seed
 from .output import Output
 from .prompt import read_prompt
 from .saving import check_result_path, save_result
@@ -109,6 +109,7 @@ def edit(
     model: ModelOption = DEFAULT_MODEL,
     seed: Seed = 0,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -137,7 +138,9 @@ def edit(
     settings = _settings(method, steps)
     speaker = Output(command="edit", as_json=as_json, quiet=quiet)
     found = _read_moments(moments or [])
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    opened = open_model(
+        speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+    )
 
     from interp.editing.edit_facts import edit_facts
     from interp.editing.effect import edit_effect

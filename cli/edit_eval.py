@@ -10,7 +10,19 @@ from interp.errors import UsageError
 
 from .ablate_texts import read_texts
 from .model import open_model
-from .options import DEFAULT_MODEL, Device, Dtype, Json, ModelOption, Offline, OutputPath, Quiet, Revision, Seed
+from .options import (
+    DEFAULT_MODEL,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    ModelOption,
+    Offline,
+    OutputPath,
+    Quiet,
+    Revision,
+    Seed,
+)
 from .output import Output, table
 from .saving import check_result_path, save_result
 
@@ -62,6 +74,7 @@ def evaluate(
     model: ModelOption = DEFAULT_MODEL,
     seed: Seed = 0,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -85,7 +98,9 @@ def evaluate(
         chosen = _own_cases(loaded, chosen, cases)
     held_out, others = ([] if path is None else read_texts(path) for path in (texts, unrelated))
     speaker = Output(command="edit eval", as_json=as_json, path=output, quiet=quiet)
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    opened = open_model(
+        speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+    )
 
     from interp.editing.evaluation import evaluate_edit
     from interp.editing.known_cases import known_cases

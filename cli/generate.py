@@ -10,6 +10,7 @@ from .options import (
     DEFAULT_MODEL,
     Chat,
     Device,
+    DeviceMap,
     Dtype,
     Json,
     ModelOption,
@@ -54,6 +55,7 @@ def generate(
     system: System = None,
     seed: Seed = 0,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -69,7 +71,9 @@ def generate(
     check_result_path(output)
     asked = read_prompt(prompt, chat=chat, system=system)
     speaker = Output(command="generate", as_json=as_json, path=output, quiet=quiet)
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    opened = open_model(
+        speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+    )
     options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     result = opened.generate(asked, max_new_tokens=max_new_tokens, **options)
     if temperature == 0.0 and (top_k is not None or top_p is not None):

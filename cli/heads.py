@@ -9,7 +9,19 @@ import typer
 from interp.errors import UsageError
 
 from .model import open_model
-from .options import DEFAULT_MODEL, Device, Dtype, Json, ModelOption, Offline, OutputPath, Quiet, Revision, Seed
+from .options import (
+    DEFAULT_MODEL,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    ModelOption,
+    Offline,
+    OutputPath,
+    Quiet,
+    Revision,
+    Seed,
+)
 from .output import Output, table
 from .saving import check_result_path, save_result
 
@@ -45,6 +57,7 @@ def heads(
     ] = 4,
     seed: Seed = 0,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -61,7 +74,9 @@ def heads(
     check_result_path(output)
     asked = None if prompts is None else _read(prompts)
     speaker = Output(command="heads", as_json=as_json, path=output, quiet=quiet)
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    opened = open_model(
+        speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+    )
 
     from interp.analyzers.head_profiles import head_profiles
     from interp.heads import Head

@@ -8,7 +8,19 @@ import typer
 from interp.errors import UsageError
 
 from .model import open_model
-from .options import DEFAULT_MODEL, Device, Dtype, Json, ModelOption, Offline, OutputPath, Quiet, Revision, Seed
+from .options import (
+    DEFAULT_MODEL,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    ModelOption,
+    Offline,
+    OutputPath,
+    Quiet,
+    Revision,
+    Seed,
+)
 from .output import Output, table
 from .saving import check_result_path, save_result
 
@@ -60,6 +72,7 @@ def induction(
     ] = False,
     seed: Seed = 0,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -80,7 +93,9 @@ def induction(
     if fast:
         lengths, seeds, draws = lengths[len(lengths) // 2 :][:1], min(seeds, 3), min(draws, 2)
     speaker = Output(command="induction", as_json=as_json, path=output, quiet=quiet)
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    opened = open_model(
+        speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+    )
 
     from interp.analyzers.induction_heads import induction_heads
 

@@ -10,6 +10,7 @@ from .options import (
     DEFAULT_MODEL,
     Chat,
     Device,
+    DeviceMap,
     Dtype,
     Json,
     ModelOption,
@@ -57,6 +58,7 @@ def lens(
     system: System = None,
     seed: Seed = 0,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -72,7 +74,9 @@ def lens(
     check_result_path(output)
     asked = read_prompt(prompt, chat=chat, system=system)
     speaker = Output(command="lens", as_json=as_json, path=output, quiet=quiet)
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    opened = open_model(
+        speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+    )
     shown = opened.tokens(asked).position(position)
 
     from interp.analyzers.logit_lens import logit_lens

@@ -8,7 +8,19 @@ import typer
 from interp.errors import UsageError
 
 from .model import open_model
-from .options import DEFAULT_MODEL, Device, Dtype, Json, ModelArgument, Offline, OutputPath, Quiet, Revision, Seed
+from .options import (
+    DEFAULT_MODEL,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    ModelArgument,
+    Offline,
+    OutputPath,
+    Quiet,
+    Revision,
+    Seed,
+)
 from .output import Output, check_writable, table
 from .unfinished import Fresh, keeping
 
@@ -54,6 +66,7 @@ def moments(
     seed: Seed = 0,
     fresh: Fresh = False,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -74,7 +87,9 @@ def moments(
         raise UsageError("the second moments would be lost; name a file for them, such as -o moments.safetensors")
     paths = _paths(output, layers)
     speaker = Output(command="moments", as_json=as_json, path=output, quiet=quiet)
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    opened = open_model(
+        speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+    )
 
     from interp.editing.second_moment_work import tokens_kept
 

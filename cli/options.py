@@ -38,6 +38,14 @@ OutputPath: TypeAlias = Annotated[
 Device: TypeAlias = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps.")
 ]
+DeviceMap: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--device-map",
+        metavar="MAP",
+        help="Spread the weights over GPUs, memory and disk: auto, balanced, sequential, or @FILE.json (module path: device).",
+    ),
+]
 Dtype: TypeAlias = Annotated[
     str,
     typer.Option(

@@ -8,7 +8,19 @@ import typer
 from interp.errors import unknown
 
 from .model import open_model
-from .options import DEFAULT_MODEL, Device, Dtype, Json, ModelOption, Offline, OutputPath, Quiet, Revision, Seed
+from .options import (
+    DEFAULT_MODEL,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    ModelOption,
+    Offline,
+    OutputPath,
+    Quiet,
+    Revision,
+    Seed,
+)
 from .output import Output
 from .patch_drawing import draw, records
 from .patch_pairs import Pairs, read_pairs
@@ -81,6 +93,7 @@ def patch(
     model: ModelOption = DEFAULT_MODEL,
     seed: Seed = 0,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -99,7 +112,9 @@ def patch(
         raise unknown("way of cutting a site", by, SITES)
     asked = read_pairs(pairs, clean, corrupted, target, against, metric)
     speaker = Output(command="patch", as_json=as_json, path=output, quiet=quiet)
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    opened = open_model(
+        speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+    )
     settings: dict[str, Any] = {
         "metric": metric,
         "sites": [site.strip() for site in (SITES[by] if sites is None else sites).split(",")],

@@ -14,6 +14,7 @@ from .options import (
     DEFAULT_MODEL,
     Chat,
     Device,
+    DeviceMap,
     Dtype,
     Json,
     ModelOption,
@@ -83,6 +84,7 @@ def report(
     system: System = None,
     seed: Seed = 0,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -110,7 +112,9 @@ def report(
             seed=seed,
         )
         names = chosen(sections, request)
-        opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+        opened = open_model(
+            speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+        )
         with speaker.progress() as step:
             results = analyse(opened, request, names, step)
 

@@ -11,6 +11,7 @@ from .options import (
     DEFAULT_MODEL,
     Chat,
     Device,
+    DeviceMap,
     Dtype,
     Json,
     ModelOption,
@@ -102,6 +103,7 @@ def trace(
     chat: Chat = False,
     system: System = None,
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -123,7 +125,9 @@ def trace(
     chosen = _kinds(kinds, severed)
     asked = read_prompt(prompt, chat=chat, system=system)
     speaker = Output(command="trace", as_json=as_json, path=output, quiet=quiet)
-    opened = open_model(speaker, model, device=device, dtype=dtype, revision=revision, offline=offline)
+    opened = open_model(
+        speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
+    )
 
     from interp.analyzers.causal_trace import causal_trace
 

@@ -72,11 +72,14 @@ class ActivationCache(Mapping[str, Tensor]):
         return tuple(site.layer for site in self._tensors if site.kind == kind and site.layer is not None)
 
     def stack(self, kind: str) -> Tensor:
-        """The captured layers of one kind in a new first axis, in order: ``[layer batch pos d_model]`` for the residual stream."""
+        """The captured layers of one kind in a new first axis, in order: ``[layer batch pos d_model]`` for the residual stream.
+
+        Layers that are on several devices are brought to the last one's.
+        """
         tensors = [tensor for site, tensor in self._tensors.items() if site.kind == kind]
         if not tensors:
             self._find(kind)
-        return torch.stack(tensors)
+        return torch.stack([tensor.to(tensors[-1].device) for tensor in tensors])
 
     @property
     def bytes(self) -> int:

@@ -14,11 +14,12 @@ from interp.analyzers.answers import Question
 from interp.analyzers.metrics import Metric, MetricLike, metric_of
 from interp.analyzers.sweep import read_metrics, request_key
 from interp.checkpoint import Checkpoint
-from interp.errors import MemoryLimitError, UsageError, unknown
+from interp.errors import UsageError, unknown
 from interp.interventions import Patch
 from interp.maths.patching import SMALLEST_DIFFERENCE
 from interp.models.cache import Step
 from interp.models.progress import silent
+from interp.runner.memory import is_out_of_memory
 from interp.runner.model import Model
 from interp.runner.plan import Plan
 from interp.runner.run import Run
@@ -144,8 +145,8 @@ class _Work:
             group = waiting.pop(0)
             try:
                 self._measure(group, lambda what, now, _, before=finished: self._progress(what, before + now, total))
-            except MemoryLimitError:
-                if len(group.pairs) == 1:
+            except (MemoryError, RuntimeError) as error:
+                if len(group.pairs) == 1 or not is_out_of_memory(error):
                     raise
                 self._model.notify(
                     f"{len(group.pairs)} pairs do not fit in memory; going on with {len(group.pairs) // 2} at once"
@@ -189,6 +190,7 @@ class _Work:
                 of_source if is_source else of_base,
                 logits=positions,
                 resumable=not is_source,
+                cache_device=self._model.together,
             )
             for questions, is_source in ((clean, denoising), (corrupted, not denoising))
         ]

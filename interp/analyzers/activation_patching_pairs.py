@@ -11,6 +11,7 @@ from interp.analyzers.metrics import METRICS, MetricLike
 from interp.errors import NumericsError, UsageError, unknown
 from interp.maths.patching import DIRECTIONS
 from interp.runner.batch import is_single_prompt
+from interp.runner.memory import in_halves
 from interp.runner.model import Model
 from interp.tokens import Tokens, leading_space_hint
 
@@ -147,12 +148,17 @@ def _own_answers(model: Model, prompts: Sequence[Tokens], answers: Sequence[Answ
 def _ranked_first(model: Model, prompts: Sequence[Tokens], n: int) -> list[tuple[int, ...]]:
     """The ids of the greatest logits at the last ``n`` positions of each prompt."""
     found: list[tuple[int, ...]] = []
-    for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
-        run = model.run(prompts[start : start + _PROMPTS_AT_ONCE], logits=range(-n, 0))
+
+    def first(batch: Sequence[Tokens]) -> list[list[int]]:
+        run = model.run(list(batch), logits=range(-n, 0))
         assert run.logits is not None, "logits were asked for"
         if not run.logits.isfinite().all():
             raise NumericsError("the model's logits hold NaN or infinity; check the weights, or use dtype='float32'")
-        found += [tuple(row) for row in run.logits.argmax(-1).tolist()]
+        return run.logits.argmax(-1).tolist()
+
+    for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
+        for _, rows in in_halves(model, prompts[start : start + _PROMPTS_AT_ONCE], first, "prompts"):
+            found += map(tuple, rows)
     return found
 
 

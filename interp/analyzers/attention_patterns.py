@@ -13,9 +13,9 @@ from interp.analyzers.pattern_collector import PatternCollector
 from interp.errors import MemoryLimitError, NumericsError, UsageError, out_of_range, unknown
 from interp.heads import Head
 from interp.maths.attention import n_pairs, square, unpack
+from interp.models.device import free_memory
 from interp.prompts import PromptLike
 from interp.results import Result
-from interp.runner.memory import free_memory
 from interp.runner.model import Model
 from interp.tokens import Tokens
 

@@ -18,7 +18,7 @@ from interp.errors import NumericsError
 from interp.interventions import Steer
 from interp.maths.attribution_patching import first_order, places_between
 from interp.models.progress import silent
-from interp.runner.memory import free_memory
+from interp.runner.memory import least_free
 from interp.runner.model import Model
 from interp.runner.run import Run
 from interp.sites import Site
@@ -174,7 +174,7 @@ def fitting(slopes: Slopes, group: Group) -> Iterator[tuple[Group, int]]:
     n_pos = len(group.differs[0])
     width = 12 * atlas.d_model + 5 * (atlas.d_mlp or 4 * atlas.d_model) + 8 * atlas.n_heads * atlas.d_head
     a_token = slopes.model.dtype.itemsize * atlas.n_layers * (width + 3 * atlas.n_heads * n_pos)
-    free = free_memory(slopes.model.device)
+    free = least_free(slopes.model)
     tokens = _MOST_TOKENS if free is None else min(_MOST_TOKENS, int(_SHARE_OF_FREE * free / a_token))
     size = max(1, tokens // n_pos)
     for start in range(0, len(group.pairs), size):

@@ -116,7 +116,7 @@ def causal_trace(
     else:
         corruption = with_tokens(model, prompt, question, found, replacements)
     scored = list(range(-question.n_answer, 0))
-    clean = model.run([question.asked], clean_sites(chosen), logits=scored)
+    clean = model.run([question.asked], clean_sites(chosen), logits=scored, cache_device=model.together)
     corrupted = model.run(
         list(corruption.asked), corrupted_sites(chosen), corruption.changes, logits=scored, resumable=True
     )

@@ -21,13 +21,14 @@ _CHECKED_POSITIONS = 4
 def layer_weights(model: Model, layer: int) -> HeadWeights:
     """The folded weights of every head of a layer, keys and values repeated for the heads that share them.
 
-    On the model's device, or on the CPU where that device has no double precision.
+    On the model's device, the first of several, or on the CPU where that device has no double precision.
     """
     weights = read_head_weights(model.hf, model.atlas, layer).expanded()
-    if next(model.hf.parameters()).device.type in ("cpu", "cuda"):
+    place = model.device if model.device.type in ("cpu", "cuda") else torch.device("cpu")
+    if weights.W_Q.device == place:
         return weights
     moved: dict[str, Any] = {
-        field.name: None if (value := getattr(weights, field.name)) is None else value.cpu()
+        field.name: None if (value := getattr(weights, field.name)) is None else value.to(place)
         for field in fields(weights)
     }
     return HeadWeights(**moved)
@@ -84,7 +85,7 @@ def vocabulary_moments(model: Model) -> VocabularyMoments:
             e, u = embeddings(model.hf, model.atlas, ids), unembeddings(model.hf, model.atlas, ids)
             sums[0] += e.sum(0).cpu().double()
             sums[1] += u.sum(0).cpu().double()
-            yield torch.cat([u, e], 1).cpu(), e.cpu()
+            yield torch.cat([u.cpu(), e.cpu()], 1), e.cpu()
 
     both = token_moment(rows())
     return VocabularyMoments(

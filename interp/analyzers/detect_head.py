@@ -82,7 +82,7 @@ def _scores(
     layers = sorted({head.layer for head in heads})
 
     def reduce(rows: Tensor, site: Site, first_query: int) -> Tensor:
-        part = wanted[first_query : first_query + rows.shape[2], : rows.shape[3]]
+        part = wanted[first_query : first_query + rows.shape[2], : rows.shape[3]].to(rows.device)
         return match_parts(rows, part, first_query, **options)
 
     captures = [Capture(Site("attn.pattern", layer), reduce, by_query=True) for layer in layers]

@@ -113,7 +113,7 @@ def direct_logit_attribution(
     position = tokens.position(position)
     chosen = [None if token is None else chosen_id(model, token) for token in (target, against)]
     sites = ["resid_pre@0", "attn_out", "mlp_out", "resid_post@-1", *(["attn.result"] if by == "head" else [])]
-    run = model.run(tokens, sites, positions=position, logits=[position])
+    run = model.run(tokens, sites, positions=position, logits=[position], cache_device=model.together)
     assert run.logits is not None
     logits = run.logits[0, 0].float()
     if not torch.isfinite(logits).all():

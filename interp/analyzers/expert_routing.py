@@ -96,9 +96,9 @@ def expert_routing(model: Model, prompt: PromptLike) -> ExpertRoutingResult:
         provenance=model.provenance(),
         tokens=tokens,
         layers=layers,
-        scores=torch.stack([routing.scores for routing in found]).cpu(),
-        chosen=torch.stack([routing.chosen for routing in found]).cpu(),
-        weights=torch.stack([routing.weights for routing in found]).cpu(),
+        scores=torch.stack([routing.scores.cpu() for routing in found]),
+        chosen=torch.stack([routing.chosen.cpu() for routing in found]),
+        weights=torch.stack([routing.weights.cpu() for routing in found]),
     )
 
 

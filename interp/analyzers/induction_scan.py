@@ -23,9 +23,11 @@ def scan(model: Model, ids: Int[Tensor, "batch pos"], places: Places) -> Masses:
     """
     check_patterns(model)
     gathered: dict[int, Tensor] = {}
-    reduce = _summing(gathered, places)
+    # The keys on every device that has a layer: a copy for each layer would take longer than what is done with it.
+    copies = {device: _moved(places, device) for device in model.devices}
+    reduce = _summing(gathered, copies)
     model.run(as_tokens(model, ids), Capture("attn.pattern", reduce, by_query=True), logits=False)
-    sums = torch.stack([gathered[layer] for layer in range(model.atlas.n_layers)], 1)
+    sums = torch.stack([gathered[layer].to(ids.device) for layer in range(model.atlas.n_layers)], 1)
     return _on_cpu(masses(sums, places))
 
 
@@ -43,14 +45,18 @@ def as_tokens(model: Model, ids: Int[Tensor, "batch pos"]) -> list[Tokens]:
     return [from_ids(None, row) for row in ids]
 
 
-def _summing(gathered: dict[int, Tensor], places: Places) -> Callable[[Tensor, Site, int], Tensor]:
+def _summing(gathered: dict[int, Tensor], places: dict[torch.device, Places]) -> Callable[[Tensor, Site, int], Tensor]:
     def reduce(rows: Tensor, site: Site, first_query: int) -> Tensor:
         assert site.layer is not None, "a pattern has a layer"
-        sums = mass_sums(rows.float(), places, first_query)
+        sums = mass_sums(rows.float(), places[rows.device], first_query)
         gathered[site.layer] = gathered[site.layer] + sums if site.layer in gathered else sums
         return rows[..., :0].clone()
 
     return reduce
+
+
+def _moved(places: Places, device: torch.device) -> Places:
+    return Places(**{field.name: getattr(places, field.name).to(device) for field in fields(places)})
 
 
 def _on_cpu(found: Masses) -> Masses:

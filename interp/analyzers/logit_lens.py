@@ -163,7 +163,8 @@ def logit_lens(
         lens.check(model, wanted)
     chosen = None if target is None else chosen_id(model, target)
     final = Site("resid_post", model.atlas.n_layers - 1)
-    run = model.run(tokens, [*wanted, final], positions=columns, logits="all" if positions is None else list(columns))
+    shown = "all" if positions is None else list(columns)
+    run = model.run(tokens, [*wanted, final], positions=columns, logits=shown, cache_device=model.together)
     assert run.logits is not None
     ids = _target_ids(tokens, columns, chosen, run.logits[0])
     streams = {site: run.cache[site.name][0] for site in (*wanted, final)}

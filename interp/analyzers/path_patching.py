@@ -18,10 +18,11 @@ from interp.analyzers.path_patching_result import PathPatchingResult
 from interp.analyzers.path_patching_rows import Paths, Reading
 from interp.analyzers.sweep import read_metrics, request_key, sweep, tokens_at_once
 from interp.checkpoint import Checkpoint
-from interp.errors import MemoryLimitError, UsageError
+from interp.errors import UsageError
 from interp.heads import Head, HeadLike
 from interp.models.cache import Step
 from interp.models.progress import silent
+from interp.runner.memory import is_out_of_memory
 from interp.runner.model import Model
 from interp.runner.run import Run
 
@@ -196,8 +197,8 @@ def _measure(request: _Request, kept: Checkpoint, progress: Step) -> _Measured:
             _measure_group(
                 request, group, measured, kept, lambda now, before=done: progress("paths", before + now, total)
             )
-        except MemoryLimitError:
-            if len(group.pairs) == 1:
+        except (MemoryError, RuntimeError) as error:
+            if len(group.pairs) == 1 or not is_out_of_memory(error):
                 raise
             request.model.notify(
                 f"{len(group.pairs)} pairs do not fit in memory; going on with {len(group.pairs) // 2} at once"

@@ -63,7 +63,7 @@ class PatternCollector:
             return None
         self._verify()
         plain, written = zip(*(self._norms[layer] for layer in self._layers), strict=True)
-        return torch.stack(plain).cpu(), torch.stack(written).cpu()
+        return torch.stack([norm.cpu() for norm in plain]), torch.stack([norm.cpu() for norm in written])
 
     def _take_values(self, v: Tensor, site: Site) -> Tensor:
         layer = _layer(site)

@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from interp.errors import MemoryLimitError
 from interp.maths.head_profiles import (
     CONTENT,
     SHAPE,
@@ -25,6 +24,7 @@ from interp.maths.head_profiles import (
     visible_keys,
 )
 from interp.models.cache import Step
+from interp.runner.memory import is_out_of_memory
 from interp.runner.model import Model
 from interp.runner.plan import Capture
 from interp.sites import Site
@@ -102,8 +102,8 @@ def measured_rows(
         reader = _Reader(model, [tokens[index] for index in bucket], layers, n_back, local)
         try:
             rows = reader.rows([[shuffles[index][draw] for index in bucket] for draw in range(n_shuffles)])
-        except (MemoryLimitError, torch.OutOfMemoryError):
-            if len(bucket) == 1:
+        except (MemoryError, RuntimeError) as error:
+            if len(bucket) == 1 or not is_out_of_memory(error):
                 raise
             half = len(bucket) // 2
             waiting[:0] = [bucket[:half], bucket[half:]]
@@ -173,7 +173,7 @@ class _Reader:
             sums[site.layer] = sums[site.layer] + part if site.layer in sums else part
             return row_measures(
                 rows,
-                self.targets[window][:, :, first_query:last, : rows.shape[3]],
+                self.targets[window][:, :, first_query:last, : rows.shape[3]].to(rows.device),
                 first_query,
                 n_back=self.n_back,
                 local=self.local,

@@ -127,7 +127,9 @@ def residual_story(model: Model, prompt: PromptLike, *, top_k: int = 6, final_k:
         if not 1 <= value <= d_vocab:
             raise UsageError(f"{name} is {value}; valid: 1 to {d_vocab}, the size of the vocabulary")
     tokens = model.tokens(prompt)
-    run = model.run(tokens, ["resid_pre@0", "attn_out", "mlp_out", "resid_post"], logits="last")
+    run = model.run(
+        tokens, ["resid_pre@0", "attn_out", "mlp_out", "resid_post"], logits="last", cache_device=model.together
+    )
     embedded = run.cache["resid_pre@0"][0]
     attn, mlp, post = (run.cache.stack(kind)[:, 0] for kind in ("attn_out", "mlp_out", "resid_post"))
     pre = torch.cat([embedded[None], post[:-1]])

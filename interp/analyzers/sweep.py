@@ -15,7 +15,8 @@ from interp.checkpoint import Checkpoint
 from interp.errors import MemoryLimitError, NumericsError
 from interp.interventions import Intervention
 from interp.models.cache import Step
-from interp.runner.memory import forward_bytes, free_memory
+from interp.models.offload import named_weights
+from interp.runner.memory import forward_bytes, least_free
 from interp.runner.model import Model
 from interp.runner.resume import DEFAULT_TOKEN_BUDGET
 from interp.runner.run import Run
@@ -118,7 +119,7 @@ def tokens_at_once(run: Run) -> int:
     """
     model, n_pos = run.model, max(len(tokens) for tokens in run.tokens)
     a_row = n_pos * forward_bytes(model, n_pos) + 3 * 4 * model.atlas.d_vocab
-    free = free_memory(model.device)
+    free = least_free(model)
     if free is None:
         return DEFAULT_TOKEN_BUDGET
     rows = int(_SHARE_OF_FREE * free / a_row)
@@ -144,7 +145,7 @@ def request_key(model: Model, **settings: Any) -> Mapping[str, Any]:
 def _fingerprint(model: Model) -> str:
     """The SHA-256 of all parameters of a model made in memory."""
     found = hashlib.sha256()
-    for name, parameter in model.hf.named_parameters():
+    for name, values in named_weights(model.hf):
         found.update(name.encode())
-        found.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        found.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -5,6 +5,7 @@ See ``interp.maths.tuned_lens`` for what is solved and where it departs from Bel
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +17,7 @@ from interp.errors import UsageError
 from interp.maths.tuned_lens import TranslatorFitter, translate
 from interp.prompts import PromptLike
 from interp.results import Result
+from interp.runner.memory import in_halves
 from interp.runner.model import Model
 from interp.sites import Site
 from interp.tokens import Tokens, from_ids, tokenize
@@ -129,11 +131,9 @@ def fit_tuned_lens(
         batch = [_cut(model, text, length) for text in islice(remaining, _BATCH)]
         if not batch:
             break
-        run = model.run(batch, "resid_post", logits=False)
-        streams = run.cache.stack("resid_post")
         # One update a batch: a product over a few rows is slow.
-        rows = torch.cat([streams[:, index, : len(tokens)] for index, tokens in enumerate(batch)], 1)
-        normed = model.final_norm(rows)
+        parts = [rows for _, rows in in_halves(model, batch, partial(_normed, model), "texts")]
+        normed = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         fitter.update(normed, normed[-1])
     fitted = fitter.result(ridge=ridge)
     return TunedLens(
@@ -144,6 +144,12 @@ def fit_tuned_lens(
         n_tokens=fitted.n_tokens,
         ridge=ridge,
     )
+
+
+def _normed(model: Model, batch: Sequence[Tokens]) -> Float[Tensor, "layer row d_model"]:
+    """The normed streams behind every layer at the real positions of some texts."""
+    streams = model.run(list(batch), "resid_post", logits=False).cache.stack("resid_post")
+    return model.final_norm(torch.cat([streams[:, i, : len(tokens)] for i, tokens in enumerate(batch)], 1))
 
 
 def _cut(model: Model, text: PromptLike, length: int) -> Tokens:

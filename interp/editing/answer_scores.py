@@ -6,6 +6,7 @@ are of one token each is one row. Rows run beside others of about their length.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from interp.analyzers.answers import Answer, continued
 from interp.errors import NumericsError
+from interp.runner.memory import in_halves
 from interp.runner.model import Model
 from interp.tokens import Tokens
 
@@ -64,18 +66,24 @@ def hear(model: Model, probes: Sequence[Probe]) -> tuple[Heard, ...]:
     Raises UsageError for a prompt that does not fit the context with its answer, NumericsError where the logits hold NaN.
     """
     found: list[dict[tuple[int, ...], Tensor]] = [{} for _ in probes]  # by the tokens of an answer that were given
-    for rows in _batches([row for index, probe in enumerate(probes) for row in _rows(model, index, probe)]):
-        n_read = len(rows[0].forced) + 1
-        output = model.run([row.tokens for row in rows], logits=list(range(-n_read, 0)))
-        assert output.logits is not None, "logits were asked for"
-        log_probs = output.logits.float().log_softmax(-1)
-        if not bool(log_probs.isfinite().all()):
-            raise NumericsError(
-                f"the logits of {model.name} hold NaN or infinity, so no answer can be scored; check the weights and the edit"
-            )
-        for row, part in zip(rows, log_probs, strict=True):
-            found[row.probe][row.forced] = part
+    for whole in _batches([row for index, probe in enumerate(probes) for row in _rows(model, index, probe)]):
+        for rows, log_probs in in_halves(model, whole, partial(_read, model), "prompts"):
+            for row, part in zip(rows, log_probs, strict=True):
+                found[row.probe][row.forced] = part
     return tuple(map(_heard, probes, found))
+
+
+def _read(model: Model, rows: Sequence[_Row]) -> Float[Tensor, "row pos d_vocab"]:
+    """The log-probabilities at the positions of each row that are read, in nats."""
+    n_read = len(rows[0].forced) + 1
+    output = model.run([row.tokens for row in rows], logits=list(range(-n_read, 0)))
+    assert output.logits is not None, "logits were asked for"
+    log_probs = output.logits.float().log_softmax(-1)
+    if not bool(log_probs.isfinite().all()):
+        raise NumericsError(
+            f"the logits of {model.name} hold NaN or infinity, so no answer can be scored; check the weights and the edit"
+        )
+    return log_probs
 
 
 def _rows(model: Model, index: int, probe: Probe) -> Iterator[_Row]:

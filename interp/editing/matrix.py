@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from interp.errors import UsageError
 from interp.models.atlas import module_at
+from interp.models.offload import read_weight, write_weight
 from interp.runner.model import Model
 from interp.sites import read_layer
 
@@ -24,16 +25,33 @@ class OutputMatrix:
     layer: int
     path: str
     transposed: bool
-    weight: nn.Parameter
+    module: nn.Module
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The parameter; on the meta device where it is offloaded."""
+        return self.module.get_parameter("weight")
 
     @property
     def stored(self) -> Tensor:
-        """The weight as it is stored; writing to it edits the model."""
-        return self.weight.detach()
+        """The weight as it is stored, on the module's device; the model's own memory unless it is offloaded."""
+        found = read_weight(self.module)
+        assert found is not None, "the module has a weight"
+        return found
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """d_model and d_mlp."""
+        rows, columns = self.weight.shape
+        return (columns, rows) if self.transposed else (rows, columns)
+
+    def write(self, stored: Tensor) -> None:
+        """Puts other values in the weight's place, shaped as ``stored`` is; an offloaded one is changed where it is kept."""
+        write_weight(self.module, "weight", stored)
 
     @property
     def values(self) -> Float[Tensor, "d_model d_mlp"]:
-        """The matrix as [d_model d_mlp]; shares the model's memory."""
+        """The matrix as [d_model d_mlp]; shares the model's memory unless it is offloaded."""
         return self.stored.T if self.transposed else self.stored
 
     @property
@@ -59,7 +77,7 @@ def output_matrix(model: Model, layer: int) -> OutputMatrix:
         raise UsageError(f"the MLP of layer {layer} of {model.name} has no output projection that the atlas knows")
     module = module_at(model.hf, block.down)
     weight = getattr(module, "weight", None)
-    if not isinstance(weight, nn.Parameter):
+    if module is None or not isinstance(weight, nn.Parameter):
         raise UsageError(
             f"{block.down} holds no plain weight (it may be quantised); load the model in float32 or bfloat16"
         )
@@ -68,7 +86,7 @@ def output_matrix(model: Model, layer: int) -> OutputMatrix:
         raise UsageError(
             f"the weight of {block.down} is shared by {', '.join(sharing)}; an edit would change all of them"
         )
-    return OutputMatrix(layer=layer, path=block.down, transposed=block.conv1d, weight=weight)
+    return OutputMatrix(layer=layer, path=block.down, transposed=block.conv1d, module=module)
 
 
 def sha256_of(stored: Tensor) -> str:

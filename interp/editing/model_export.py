@@ -8,6 +8,7 @@ from interp.editing import stack
 from interp.editing.new_folder import check_new_folder, new_folder
 from interp.errors import ModelError, UsageError
 from interp.files import write_bytes
+from interp.models.offload import save_weights
 from interp.models.quiet import quiet_libraries
 from interp.runner.model import Model, load
 
@@ -30,7 +31,7 @@ def export_model(edit: "Edit", folder: str | os.PathLike[str], model: Model | No
     edits = () if edit in stack.applied_edits(model) else (edit,)
     with new_folder(folder) as building, stack.applied(model, *edits):
         with quiet_libraries():
-            model.hf.save_pretrained(building)
+            save_weights(model.hf, building)
             if model.tokenizer is not None:
                 model.tokenizer.save_pretrained(building)
         write_bytes(building / RECORD, _record(model))

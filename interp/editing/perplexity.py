@@ -6,6 +6,7 @@ perplexity is exp of the mean loss over all predicted tokens of all texts: a tex
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,7 @@ from interp.errors import NumericsError, UsageError
 from interp.maths import edit_scores
 from interp.maths.ablation import mean_losses
 from interp.prompts import PromptLike
+from interp.runner.memory import in_halves
 from interp.runner.model import Model
 from interp.tokens import Tokens
 
@@ -53,17 +55,25 @@ def text_losses(model: Model, windows: Sequence[Item]) -> TextLosses:
     """
     n_texts = 1 + max((window.prompt for window in windows), default=-1)
     nats, counts = torch.zeros(n_texts, dtype=torch.float64), torch.zeros(n_texts, dtype=torch.int64)
-    for batch in _batches(windows, max(1, _LOGITS_AT_ONCE // model.atlas.d_vocab)):
-        logits = model.run([window.tokens for window in batch]).logits
-        assert logits is not None, "logits were asked for"
-        for row, window in zip(logits, batch, strict=True):
-            ids = torch.tensor(window.tokens.ids, device=logits.device)
-            mean = float(mean_losses(row[None, : len(ids)], ids, window.scored_from)[0])
-            nats[window.prompt] += mean * window.weight
-            counts[window.prompt] += window.weight
+    for whole in _batches(windows, max(1, _LOGITS_AT_ONCE // model.atlas.d_vocab)):
+        for batch, means in in_halves(model, whole, partial(_means, model), "windows"):
+            for window, mean in zip(batch, means, strict=True):
+                nats[window.prompt] += mean * window.weight
+                counts[window.prompt] += window.weight
     if not bool(nats.isfinite().all()):
         raise NumericsError(f"the loss of {model.name} on the texts is NaN or infinite; check the weights and the edit")
     return TextLosses(nats=nats, n_tokens=counts)
+
+
+def _means(model: Model, batch: Sequence[Item]) -> list[float]:
+    """The mean loss of each window at its scored tokens."""
+    logits = model.run([window.tokens for window in batch]).logits
+    assert logits is not None, "logits were asked for"
+    means = []
+    for row, window in zip(logits, batch, strict=True):
+        ids = torch.tensor(window.tokens.ids, device=logits.device)
+        means.append(float(mean_losses(row[None, : len(ids)], ids, window.scored_from)[0]))
+    return means
 
 
 def perplexity(model: Model, texts: Sequence[PromptLike | Tokens], context: int | None = None) -> float:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from interp.editing.matrix import OutputMatrix, output_matrix, sha256_of
 from interp.errors import ModelError, NumericsError, UsageError
+from interp.models.offload import execution_device
 from interp.runner.model import Model
 from interp.sites import read_layer
 
@@ -58,7 +59,8 @@ _STACKS: WeakKeyDictionary[nn.Module, _Stack] = WeakKeyDictionary()
 def apply(model: Model, edit: "Edit", *, other_base: bool = False) -> None:
     """Writes an edit into the weights, on top of those that are there.
 
-    Parameters stay the same objects, with their device, dtype and ``requires_grad``. ``other_base`` allows a model with other base weights.
+    Parameters stay the same objects, with their device, dtype and ``requires_grad``; a weight that is offloaded is changed where it is
+    kept, and no file of the model is written to. ``other_base`` allows a model with other base weights.
     Raises UsageError where this Edit is applied already or does not fit the layers, ModelError for another base model and where the
     weights were changed by others since the last edit, NumericsError where the result is NaN or infinite. The model is then as before.
     """
@@ -116,14 +118,14 @@ def base_sha256(model: Model, layer: int) -> str:
 def base_values(model: Model, layer: int) -> Float[Tensor, "d_model d_mlp"]:
     """A copy of a layer's matrix as it was before any edit, on the matrix's device; negative layers count from the end."""
     kept, matrix = _kept(model, layer), output_matrix(model, layer)
-    stored = matrix.stored.clone() if kept is None else kept.base.to(matrix.weight.device, copy=True)
+    stored = matrix.stored.clone() if kept is None else kept.base.to(execution_device(matrix.module), copy=True)
     return stored.T if matrix.transposed else stored
 
 
 def check_base(model: Model, edit: "Edit", *, other_base: bool = False) -> None:
     """Raises UsageError where an edit does not fit the model's layers, ModelError where it was made for other base weights."""
     for change in edit.layers:
-        shape, found = (len(change.left), change.right.shape[1]), tuple(output_matrix(model, change.layer).values.shape)
+        shape, found = (len(change.left), change.right.shape[1]), output_matrix(model, change.layer).shape
         if found != shape:
             raise UsageError(
                 f"the edit changes a matrix of {shape[0]} x {shape[1]} in layer {change.layer}, that of {model.name} is "
@@ -211,10 +213,6 @@ def _by_layer(edits: "tuple[Edit, ...]") -> "dict[int, tuple[LayerEdit, ...]]":
 
 def _checked(matrix: OutputMatrix, kept: _Kept | None, model: Model) -> _Kept:
     """What is kept of a matrix, made now if this is its first edit. Raises ModelError where it is not what was last written."""
-    if matrix.weight.is_meta:
-        raise UsageError(
-            f"the weight of {matrix.path} is not in memory (it is offloaded); load {model.name} on one device"
-        )
     now = sha256_of(matrix.stored)
     if kept is None:
         base = matrix.stored.to("cpu", copy=True, memory_format=torch.contiguous_format)
@@ -251,5 +249,4 @@ def edited_matrix(base: Tensor, changes: "tuple[LayerEdit, ...]", *, transposed:
 
 
 def _write(matrix: OutputMatrix, stored: Tensor) -> None:
-    with torch.no_grad():
-        matrix.weight.copy_(stored)
+    matrix.write(stored)

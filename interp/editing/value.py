@@ -71,7 +71,7 @@ def _optimise(
     for step in range(settings.steps):
         with torch.enable_grad():
             noise = _disturbance(suffixes.following, settings.noise, generator) if settings.noise else None
-            log_probs = suffixes.logits(delta, noise).float().log_softmax(-1)
+            log_probs = suffixes.logits(delta, noise).to(delta.device).float().log_softmax(-1)
             nll = -log_probs[:-1].gather(-1, target.to(log_probs.device).expand(len(log_probs) - 1, -1)[..., None])
             by_context = nll[..., 0].mean(1)
             essence = log_probs[-1, 0].detach() if essence is None else essence

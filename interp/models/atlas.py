@@ -17,6 +17,7 @@ from interp.models.atlas_check import check_atlas
 from interp.models.atlas_finder import Finder
 from interp.models.atlas_parts import Atlas, BlockMap, LogitTransform
 from interp.models.components import module_at
+from interp.models.offload import execution_device
 
 __all__ = ["Atlas", "BlockMap", "LogitTransform", "build_atlas", "module_at"]
 
@@ -28,7 +29,7 @@ def build_atlas(model: PreTrainedModel) -> Atlas:
     where the updates of the blocks do not add up to the residual stream (OPT with its norms after the addition).
     """
     atlas = _survey(model)
-    if atlas.architecture not in shipped() and not next(model.parameters()).is_meta:
+    if atlas.architecture not in shipped() and execution_device(model).type != "meta":
         check_atlas(model, atlas)
     return atlas
 
@@ -65,7 +66,7 @@ def _survey(model: PreTrainedModel) -> Atlas:
         d_mlp=next((_widths(model, block.down)[0] for block in blocks if block.down is not None), None),
         d_vocab=_weight(model, unembed).shape[0],
         n_ctx=_context(config),
-        tied_embeddings=weight is _weight(model, unembed),
+        tied_embeddings=_are_tied(model, embed, unembed),
         embed=embed,
         pos_embed=finder.optional("pos_embed"),
         embed_norm=finder.optional("embed_ln"),
@@ -154,6 +155,14 @@ def _weight(model: nn.Module, path: str) -> nn.Parameter:
     if not isinstance(weight, nn.Parameter):
         raise ModelError(f"{path} of {type(model).__name__} has no weight")
     return weight
+
+
+def _are_tied(model: PreTrainedModel, embed: str, unembed: str) -> bool:
+    """Whether both are one weight; by name where they are offloaded, since then each use makes new objects."""
+    first, second = _weight(model, embed), _weight(model, unembed)
+    tied = getattr(model, "all_tied_weights_keys", {})
+    by_name = tied.get(f"{unembed}.weight") == f"{embed}.weight" or tied.get(f"{embed}.weight") == f"{unembed}.weight"
+    return first is second or (first.is_meta and second.is_meta and by_name)
 
 
 def _widths(model: nn.Module, path: str | None) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from interp.errors import ModelError
 from interp.models.atlas_parts import Atlas
+from interp.models.offload import execution_device
 
 _TOKENS = 5
 _TOLERANCE = 1e-3  # of the largest expected value, in single precision
@@ -23,7 +24,7 @@ def check_atlas(model: PreTrainedModel, atlas: Atlas) -> None:
     """Raises ModelError where the blocks' updates do not add up to the residual stream, or the logits are not those of its end."""
     paths = {path for block in atlas.blocks for path in (block.block, block.attn_out, block.mlp_out)}
     paths |= {path for path in (atlas.embed, atlas.pos_embed, atlas.embed_norm) if path}
-    ids = torch.arange(_TOKENS, device=next(model.parameters()).device)[None] % atlas.d_vocab
+    ids = torch.arange(_TOKENS, device=execution_device(model))[None] % atlas.d_vocab
     with _recorded(model, paths) as seen:
         logits = model(ids, use_cache=False).logits
     start = _embedded(atlas, seen)

@@ -1,11 +1,13 @@
 """What must hold of a model after its weights were read: each tensor there, of the right shape, and made of numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from re import compile as regex
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import MemoryLimitError, ModelError, NumericsError
+from interp.models.device import free_memory
 from interp.models.headers import TensorInfo
 
 if TYPE_CHECKING:
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NAMED = 5
-_MEMORY_FILE = Path("/proc/meminfo")
 # causal masks and rotary tables that old checkpoints carry; they are computed, not learnt
 _COMPUTED = regex(
     r"(\.attn|\.attention|\.self_attention)\.(attention\.)?(bias|masked_bias)$|rotary_emb\.inv_freq$|position_ids$"
@@ -97,32 +98,20 @@ def check_memory(tensors: Sequence[TensorInfo], element_bytes: int, device: "tor
 
     """
     needed = sum(info.parameters for info in tensors) * element_bytes
-    free = _free_memory(device)
+    free = free_memory(device)
     if free is not None and needed > free:
         advice = "dtype='bfloat16' halves it; " if element_bytes > 2 else ""
         raise MemoryLimitError(
             f"the weights need {needed / 1e9:.1f} GB and {device} has {free / 1e9:.1f} GB free; {advice}"
-            "close other programs, or choose a smaller model"
+            "device_map='auto' (--device-map auto) spreads them over devices, host memory and disk; or choose a smaller model"
         )
-
-
-def _free_memory(device: "torch.device") -> int | None:
-    """Free bytes of a device; None where there is no way to know."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "cpu" and _MEMORY_FILE.exists():
-        for line in _MEMORY_FILE.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 def check_finite(model: "torch.nn.Module", source: Path) -> None:
     """Refuses weights that hold NaN or infinity.
 
     A tensor's sum is finite if all its elements are (unless it overflows), so one pass with one number a tensor finds the suspects.
+    Weights that are offloaded are read one after another.
 
     Raises:
         NumericsError: naming the tensors and how many elements of each are no numbers.
@@ -130,14 +119,13 @@ def check_finite(model: "torch.nn.Module", source: Path) -> None:
     """
     import torch
 
-    named = [*model.named_parameters(), *_saved_buffers(model)]
-    floating = [(name, tensor.detach()) for name, tensor in named if tensor.is_floating_point() and tensor.numel()]
-    if not floating:
-        return
-    sums = torch.stack([tensor.sum(dtype=torch.float32) for _, tensor in floating])
-    suspects = torch.isfinite(sums).logical_not().nonzero().flatten().tolist()
-    counts = [(floating[index][0], _count_bad(floating[index][1])) for index in suspects]
-    bad = [f"{name} ({nan:,} NaN, {inf:,} infinite)" for name, (nan, inf) in counts if nan or inf]
+    from interp.models.offload import named_weights
+
+    bad = []
+    for name, tensor in chain(named_weights(model), _saved_buffers(model)):
+        if tensor.is_floating_point() and tensor.numel() and not torch.isfinite(tensor.sum(dtype=torch.float32)):
+            nan, inf = _count_bad(tensor)
+            bad += [f"{name} ({nan:,} NaN, {inf:,} infinite)"] if nan or inf else []
     if bad:
         raise NumericsError(
             f"{source}: weights that are no numbers: {_few(bad)}; fetch the file again or use another one"

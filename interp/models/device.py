@@ -43,6 +43,17 @@ def resolve_device(device: str) -> "torch.device":
     raise UsageError(f"device {device!r} is not available here; available: auto, {', '.join(devices)}")
 
 
+def free_memory(device: "torch.device") -> int | None:
+    """Free bytes on a device; None where it cannot be told."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return psutil.virtual_memory().available if device.type in ("cpu", "mps") else None
+
+
 def check_dtype(dtype: str) -> str:
     """``dtype`` if it is one of DTYPES.
 

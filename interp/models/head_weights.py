@@ -20,6 +20,7 @@ from interp.maths.norms import Norm
 from interp.models.atlas import Atlas, BlockMap, module_at
 from interp.models.fused import split_qkv
 from interp.models.norms import read_norm
+from interp.models.offload import execution_device, read_weight
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,8 +148,9 @@ def _map(hf: nn.Module, atlas: Atlas, path: str, name: str) -> _Part:
             f"the {name} map {path} of {atlas.architecture} is a {type(module).__name__}, not a plain linear map; "
             f"load the model without quantisation or adapters to read its weights"
         )
-    weight = module.weight.detach()
-    bias = None if module.bias is None else at_least_fp32(module.bias.detach())
+    weight, bias = read_weight(module), read_weight(module, "bias")
+    assert weight is not None, "a linear map has a weight"
+    bias = None if bias is None else at_least_fp32(bias)
     return at_least_fp32(weight if isinstance(module, Conv1D) else weight.T), bias
 
 
@@ -206,12 +208,12 @@ def read_head_norm(hf: nn.Module, path: str, heads: int, d_head: int) -> HeadNor
         norms = [read_norm(norm) for norm in each]
         weight = torch.stack([torch.ones(d_head) if norm.weight is None else norm.weight.detach() for norm in norms])
         return HeadNorm(weight=at_least_fp32(weight), centred=norms[0].centred)
-    weight = getattr(module, "weight", None)
-    if isinstance(weight, Tensor) and weight.dim() == 2:
-        return HeadNorm(weight=at_least_fp32(weight.detach()), centred="RMS" not in type(module).__name__)
+    weight = read_weight(module)
+    if weight is not None and weight.dim() == 2:
+        return HeadNorm(weight=at_least_fp32(weight), centred="RMS" not in type(module).__name__)
     norm = read_norm(module)
     if norm.weight is None:
-        return HeadNorm(weight=torch.ones(heads, d_head, device=next(hf.parameters()).device), centred=norm.centred)
+        return HeadNorm(weight=torch.ones(heads, d_head, device=execution_device(module)), centred=norm.centred)
     weight = at_least_fp32(norm.weight.detach())
     if weight.numel() == d_head:
         return HeadNorm(weight=weight.expand(heads, d_head), centred=norm.centred)

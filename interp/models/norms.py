@@ -5,6 +5,7 @@ from torch import nn
 
 from interp.errors import ModelError
 from interp.maths.norms import Norm
+from interp.models.offload import read_weight
 
 
 @torch.no_grad()
@@ -17,9 +18,9 @@ def read_norm(module: nn.Module) -> Norm:
         (float(getattr(module, name)) for name in ("eps", "variance_epsilon", "norm_eps") if hasattr(module, name)),
         1e-5,
     )
-    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    weight, bias = read_weight(module), read_weight(module, "bias")
     probe = _probe(module, weight)
-    expected = module.forward(probe)  # not the call, which would run hooks
+    expected = module.forward(probe)  # not the call, which would run torch's hooks; accelerate's are part of it
     weights = (weight,) if weight is None else (weight, 1 + weight.float())
     for centred in ("RMS" not in type(module).__name__, "RMS" in type(module).__name__):
         for candidate in weights:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.models.atlas import Atlas, module_at
+from interp.models.offload import execution_device, read_weight
 
 
 def learned_positions(hf: Any, atlas: Atlas) -> Float[Tensor, "pos d_model"] | None:
@@ -16,7 +17,8 @@ def learned_positions(hf: Any, atlas: Atlas) -> Float[Tensor, "pos d_model"] | N
     if atlas.pos_embed is None:
         return None
     module: Any = module_at(hf, atlas.pos_embed)
-    return module.weight.detach()[getattr(module, "offset", 0) :]  # OPT's first rows belong to no position
+    weight = read_weight(module)
+    return None if weight is None else weight[getattr(module, "offset", 0) :]  # OPT's first rows belong to no position
 
 
 @torch.no_grad()
@@ -26,7 +28,7 @@ def alibi_slopes(hf: Any, atlas: Atlas) -> Float[Tensor, " head"] | None:
     Taken from the model's own function, as the difference of what it adds at two neighbouring keys.
     """
     base = hf.base_model
-    mask = torch.ones(1, 2, dtype=torch.long, device=next(hf.parameters()).device)
+    mask = torch.ones(1, 2, dtype=torch.long, device=execution_device(hf))
     if hasattr(base, "build_mpt_alibi_tensor"):
         added = base.build_mpt_alibi_tensor(atlas.n_heads, 2, device=mask.device)
     elif hasattr(base, "build_alibi_tensor"):

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """No log line, bar or warning from transformers, huggingface_hub and gguf inside; the random state is kept too."""
+    """No log line, bar or warning from transformers, huggingface_hub, gguf and accelerate inside; the random state is kept too."""
     import torch
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
-    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub", "gguf")]
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub", "gguf", "accelerate")]
     levels = [logger.level for logger in loggers]
     transformers_bars = transformers_logging.is_progress_bar_enabled()
     hub_bars = not are_progress_bars_disabled()

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.models.atlas import Atlas, module_at
+from interp.models.offload import execution_device
 
 _APPLY = "apply_rotary_pos_emb"
 
@@ -33,7 +34,7 @@ def rotations(hf: Any, atlas: Atlas, layer: int, positions: Sequence[int]) -> Fl
     if not block.rotary or table is None or apply is None or not _takes_cos_and_sin(apply):
         return None
     width = int(getattr(attention, "rotary_ndims", atlas.d_head))
-    device = next(hf.parameters()).device
+    device = execution_device(table)
     place = torch.tensor([list(positions)], device=device)
     arguments = (
         {"layer_type": _layer_type(hf, layer)} if "layer_type" in inspect.signature(table.forward).parameters else {}

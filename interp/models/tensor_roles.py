@@ -63,7 +63,10 @@ def tensor_roles(hf: nn.Module, atlas: Atlas) -> list[TensorRole]:
     """Every parameter of the model, each once, in the order in which the model holds them. Tied tensors count where they come first."""
     roles = _roles(atlas)
     found = []
+    tied = getattr(hf, "all_tied_weights_keys", {})
     for name, tensor in hf.named_parameters():
+        if tensor.is_meta and name in tied:  # offloaded, ties are known by name only
+            continue
         path = name.rpartition(".")[0]
         owner = _innermost(name, roles)
         layer, part, words, output = roles[owner] if owner is not None else _UNMAPPED

@@ -10,22 +10,25 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.models.atlas import Atlas, module_at
 from interp.models.head_weights import at_least_fp32, norm_at
+from interp.models.offload import execution_device, read_weight
 
 BLOCK = 4096
 """Tokens at once: 16 MB of fp32 for a stream 1,024 wide."""
 
 
 def embedding_matrix(hf: Any, atlas: Atlas) -> Float[Tensor, "d_vocab d_model"]:
-    """The table of embeddings W_E as it is stored; not a copy. Raises ModelError for a model that has none."""
-    weight = getattr(module_at(hf, atlas.embed), "weight", None)
-    if not isinstance(weight, Tensor):
+    """The table of embeddings W_E as it is stored; not a copy where it is in memory. Raises ModelError for a model that has none."""
+    module = module_at(hf, atlas.embed)
+    weight = None if module is None else read_weight(module)
+    if weight is None:
         raise ModelError(f"{atlas.embed} of {atlas.architecture} has no table of embeddings")
-    return weight.detach()
+    return weight
 
 
 def n_tokens(hf: Any, atlas: Atlas) -> int:
     """Tokens that have both an embedding and a logit."""
-    return min(len(embedding_matrix(hf, atlas)), atlas.d_vocab)
+    embed: Any = module_at(hf, atlas.embed)
+    return min(len(embed.weight), atlas.d_vocab)
 
 
 @torch.no_grad()
@@ -33,7 +36,7 @@ def embeddings(hf: Any, atlas: Atlas, ids: Int[Tensor, " row"]) -> Float[Tensor,
     """What each token alone puts into the stream before the first block, without positions: scaled and normed as the model does."""
     embed = module_at(hf, atlas.embed)
     assert embed is not None, "the atlas checked this path"
-    rows = embed(ids.to(next(embed.parameters()).device)) * atlas.embed_scale
+    rows = embed(ids.to(execution_device(embed))) * atlas.embed_scale
     norm = None if atlas.embed_norm is None else module_at(hf, atlas.embed_norm)
     return at_least_fp32(rows if norm is None else norm(rows))
 
@@ -46,12 +49,13 @@ def unembeddings(hf: Any, atlas: Atlas, ids: Int[Tensor, " row"]) -> Float[Tenso
     """
     unembed = module_at(hf, atlas.unembed)
     assert unembed is not None, "the atlas checked this path"
-    weight: Tensor = unembed.get_parameter("weight").detach()
+    weight = read_weight(unembed)
+    assert weight is not None, "the atlas checked that it has one"
     rows = at_least_fp32(weight[ids.to(weight.device)]) * atlas.logits.scale
     norm = norm_at(hf, atlas.ln_final)
     if norm is None:
         return rows
-    return norm.centre(rows if norm.weight is None else rows * at_least_fp32(norm.weight.detach()))
+    return norm.centre(rows if norm.weight is None else rows * at_least_fp32(norm.weight.detach()).to(rows.device))
 
 
 def blocks_of_ids(count: int, size: int = BLOCK) -> Iterator[Int[Tensor, " row"]]:

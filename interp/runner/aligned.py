@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from interp.errors import UsageError
 from interp.models.atlas import module_at
+from interp.models.offload import execution_device
 from interp.runner.forward import forward
 from interp.runner.last_block import only_at
 from interp.runner.passing import passing_over
@@ -57,7 +58,10 @@ class Suffixes:
         inside = self._places.minimum(last)
         rows = torch.arange(len(lengths), device=device)[:, None]
         self._ids = run.snapshot.batch.ids[rows, inside]
-        self._stream = run.snapshot.stream[layer + 1][rows, inside]
+        # Everything about the changed value is computed where its layer is; what enters the next one moves there by itself.
+        self._device = execution_device(self._module(run.model.atlas.blocks[layer].o))
+        stream = run.snapshot.stream[layer + 1]
+        self._stream = stream[rows.to(stream.device), inside.to(stream.device)].to(self._device)
         self._columns = [[c - p for c in wanted] for wanted, p in zip(columns, positions, strict=True)]
         self._returns = run.snapshot.block_returns
         self._keys_values = [_AlignedLayer(pair, self._positions, self._longest) for pair in run.snapshot.keys_values]
@@ -108,13 +112,17 @@ class Suffixes:
         block = self.model.atlas.blocks[self.layer]
         if place == "block":
             return None, 1.0
-        return (None if block.ln2_post is None else module_at(self.model.hf, block.ln2_post)), block.mlp_scale
+        return (None if block.ln2_post is None else self._module(block.ln2_post)), block.mlp_scale
 
     def _values(self, run: "Run") -> Float[Tensor, "batch d_model"]:
         keys = run.cache[f"mlp.post@{self.layer}"]
-        module = module_at(self.model.hf, self.model.atlas.blocks[self.layer].down or "")
-        assert module is not None, "an edited layer has an output projection"
-        return module(keys[torch.arange(len(keys)), self._positions])
+        module = self._module(self.model.atlas.blocks[self.layer].down or "")
+        return module(keys[torch.arange(len(keys)), self._positions]).to(self._device)
+
+    def _module(self, path: str) -> nn.Module:
+        module = module_at(self.model.hf, path)
+        assert module is not None, f"the atlas holds {path!r}"
+        return module
 
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {"use_cache": False}
@@ -132,8 +140,7 @@ class Suffixes:
         """Registers the hook that gives the stream to the first block that runs, and returns its handle."""
         model, layer = self.model, self.layer + 1
         path = model.atlas.blocks[layer].block if layer < model.atlas.n_layers else model.final_path
-        module = module_at(model.hf, path)
-        assert module is not None, "the atlas checked this path"
+        module = self._module(path)
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return ((entering, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": entering})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.models.atlas import module_at
+from interp.models.offload import arriving
 from interp.runner.attention import watched_attention
 from interp.runner.ports import Port
 from interp.runner.selection import take_positions
@@ -89,10 +90,11 @@ def _hooked(hf: Any, session: Session) -> Iterator[None]:
 
 def _on_input(session: Session, port: Port, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = None if args else "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
-    raw = args[0] if name is None else kwargs[name]
+    given = args[0] if name is None else kwargs[name]
+    raw = arriving(module, given)  # the module may compute on another device than the one before it
     seen = session.flow(port, raw)
     session.passed(port)
-    if seen is raw:
+    if seen is given:
         return None
     return ((seen, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: seen})
 

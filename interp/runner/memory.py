@@ -1,19 +1,22 @@
 """What a run will need in memory, estimated before it starts, so that a request that cannot fit is refused in words."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-import psutil
 import torch
 
 from interp.errors import MemoryLimitError
 from interp.models.atlas import Atlas
+from interp.models.device import free_memory
 from interp.sites import Site
 
 if TYPE_CHECKING:
     from interp.runner.batch import Batch
     from interp.runner.model import Model
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def site_elements(site: Site, atlas: Atlas, n_rows: int, n_pos: int, n_queries: int) -> int:
@@ -58,7 +61,8 @@ def check_memory(
         elements += n_rows * (n_pos if logit_columns is None else len(logit_columns[0])) * atlas.d_vocab
     if resumable:
         elements += n_rows * n_pos * atlas.n_layers * (atlas.d_model + 2 * atlas.n_kv_heads * atlas.d_head)
-    need, free = elements * model.dtype.itemsize, free_memory(model.device)
+    # Layers on several devices keep an equal share each, give or take; the fullest device decides.
+    need, free = elements * model.dtype.itemsize // len(model.devices), least_free(model)
     if free is not None and need > free:
         raise MemoryLimitError(
             f"this run would keep {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on {model.device}; capture fewer sites, "
@@ -66,15 +70,10 @@ def check_memory(
         )
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Free bytes on a device; None where it cannot be told."""
-    if device.type == "cuda":
-        return (
-            torch.cuda.mem_get_info(device)[0]
-            + torch.cuda.memory_reserved(device)
-            - torch.cuda.memory_allocated(device)
-        )
-    return psutil.virtual_memory().available if device.type in ("cpu", "mps") else None
+def least_free(model: "Model") -> int | None:
+    """Free bytes on the fullest of the devices that a model computes on; None where it cannot be told."""
+    known = [free for device in model.devices if (free := free_memory(device)) is not None]
+    return min(known, default=None)
 
 
 def forward_bytes(model: "Model", n_pos: int) -> int:
@@ -85,6 +84,30 @@ def forward_bytes(model: "Model", n_pos: int) -> int:
     atlas = model.atlas
     width = 8 * atlas.d_model + 3 * (atlas.d_mlp or 4 * atlas.d_model) + 6 * atlas.n_heads * atlas.d_head
     return model.dtype.itemsize * (width + atlas.n_heads * n_pos)
+
+
+def in_halves(
+    model: "Model", batch: Sequence[T], work: Callable[[Sequence[T]], R], what: str
+) -> Iterator[tuple[Sequence[T], R]]:
+    """``work`` on a batch of prompts, or on its halves and theirs where memory runs out, which the model's listener is told.
+
+    ``work`` starts anew on a half, so it must leave nothing behind when it fails. Gives each part with what came of it, in order.
+    """
+    waiting = [batch]
+    while waiting:
+        part = waiting.pop(0)
+        try:
+            found = work(part)
+        except (MemoryError, RuntimeError) as error:
+            if len(part) < 2 or not is_out_of_memory(error):
+                raise
+        else:
+            yield part, found
+            continue
+        # Outside the handler, so that the tensors of the failed forward are let go of.
+        half = len(part) // 2
+        waiting[:0] = [part[:half], part[half:]]
+        model.notify(f"{len(part)} {what} at once do not fit in memory; going on with {half}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

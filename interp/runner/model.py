@@ -2,10 +2,12 @@
 
 import datetime
 import inspect
+import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -22,6 +24,8 @@ from interp.models.atlas import Atlas, build_atlas, module_at
 from interp.models.cache import Step
 from interp.models.loading import Source, load_parts
 from interp.models.norms import read_norm
+from interp.models.offload import execution_device, is_dispatched, is_offloaded, read_weight
+from interp.models.placement import DeviceMap
 from interp.prompts import PromptLike
 from interp.results import Provenance
 from interp.runner.batch import tokens_of
@@ -40,6 +44,9 @@ def load(
     dtype: str = "auto",
     revision: str | None = None,
     offline: bool = False,
+    device_map: DeviceMap | None = None,
+    offload_folder: str | os.PathLike[str] | None = None,
+    max_memory: Mapping[Any, Any] | None = None,
     progress: Step | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> "Model":
@@ -50,10 +57,25 @@ def load(
     (what, done, total) while bytes move; ``notify`` with one line when something worth knowing happens, such as work being cut
     smaller to fit in memory.
 
+    ``device_map`` spreads the weights over GPUs, host memory and disk with accelerate, in place of ``device``: "auto", "balanced",
+    "balanced_low_0", "sequential", or a mapping from module paths to devices, "cpu" and "disk" ("" is the rest). ``max_memory`` limits
+    what it takes of each (``{0: "20GB", "cpu": "60GB"}``). ``offload_folder`` is needed only where weights for the disk cannot be read
+    from the model's own files. See docs/how-to/large-models.md.
+
     Raises UsageError for an unavailable device, ModelError when the model cannot be found or read, NumericsError when its weights
-    hold NaN or infinity.
+    hold NaN or infinity, MemoryLimitError, before any weight is read, when they do not fit.
     """
-    parts = load_parts(name, device=device, dtype=dtype, revision=revision, offline=offline, progress=progress)
+    parts = load_parts(
+        name,
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        offline=offline,
+        device_map=device_map,
+        offload_folder=offload_folder,
+        max_memory=max_memory,
+        progress=progress,
+    )
     return Model(parts.hf, parts.tokenizer, source=parts.source, notify=notify)
 
 
@@ -84,8 +106,26 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's inputs go."""
-        return self.hf.get_input_embeddings().weight.device
+        """Where the model's inputs go: where its embeddings are computed."""
+        return execution_device(self._module(self.atlas.embed))
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Every device that computes, in the order of a forward; one but for a model with a device map."""
+        if not is_dispatched(self.hf):
+            return (self.device,)
+        paths = (self.atlas.embed, *(block.o for block in self.atlas.blocks), self.final_path, self.atlas.unembed)
+        return tuple(dict.fromkeys(execution_device(self._module(path)) for path in paths))
+
+    @property
+    def reading_device(self) -> torch.device:
+        """Where the unembedding is computed, and what is read through it."""
+        return execution_device(self._module(self.atlas.unembed))
+
+    @property
+    def together(self) -> torch.device | None:
+        """For ``cache_device``, where activations of several layers are set against each other: None where they are on one device."""
+        return self.reading_device if len(self.devices) > 1 else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -135,7 +175,8 @@ class Model:
         tensor after all ``interventions``.
         ``logits`` is "all", "last", False, a position or a list of positions; without logits the forward ends with the last capture.
         ``positions`` keeps only these positions of every capture, sliced as it is made. ``stop_at_layer=k`` runs blocks 0 to k - 1.
-        ``cache_device`` moves captures there while the forward goes on. ``resumable`` keeps what ``Run.resume`` needs.
+        ``cache_device`` moves captures there while the forward goes on; without it each stays where its layer computes.
+        ``resumable`` keeps what ``Run.resume`` needs.
 
         Without interventions the logits are bit-equal to the plain model's on the same batch. Prompts of different lengths are
         padded on the right, where causal attention never looks; each gets the numbers it has alone (1e-4 in fp32).
@@ -156,22 +197,32 @@ class Model:
     def final_norm(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The model's own final norm applied to any residual stream."""
         if self.atlas.ln_final is None:
-            return resid
-        return self._module(self.atlas.ln_final)(resid.to(self.device))
+            return resid.to(self.reading_device)
+        module = self._module(self.atlas.ln_final)
+        return module(resid.to(execution_device(module))).to(self.reading_device)
 
     @cached_property
     def final_norm_parts(self) -> Norm | None:
         """The final norm taken apart; None where the model has none."""
-        return None if self.atlas.ln_final is None else read_norm(self._module(self.atlas.ln_final))
+        if self.atlas.ln_final is None:
+            return None
+        norm = read_norm(self._module(self.atlas.ln_final))
+        parts = {name: getattr(norm, name) for name in ("weight", "bias")}
+        moved = {name: None if part is None else part.to(self.reading_device) for name, part in parts.items()}
+        return replace(norm, **moved)
 
     @property
     def unembedding(self) -> Unembedding:
-        """The map from the normed stream to logits, with what the model does to them afterwards. Shares the model's weight."""
+        """The map from the normed stream to logits, with what the model does to them afterwards.
+
+        It shares the model's weight, unless that is offloaded.
+        """
         module, transform = self._module(self.atlas.unembed), self.atlas.logits
-        bias = getattr(module, "bias", None)
+        weight = read_weight(module)
+        assert weight is not None, "the atlas checked that the unembedding has a weight"
         return Unembedding(
-            weight=module.weight.detach(),
-            bias=None if bias is None else bias.detach(),
+            weight=weight,
+            bias=read_weight(module, "bias"),
             scale=transform.scale,
             softcap=transform.softcap,
         )
@@ -183,7 +234,7 @@ class Model:
             weights_sha256=self.source.weights_sha256 if self.source else None,
             architecture=self.atlas.architecture,
             dtype=str(self.dtype).removeprefix("torch."),
-            device=str(self.device),
+            device=self._places(),
             threads=torch.get_num_threads(),
             seed=seed,
             command=command if command is not None else _command(),
@@ -197,6 +248,11 @@ class Model:
             attention=self.hf.config._attn_implementation,
         )
 
+    def _places(self) -> str:
+        """The devices in words; what is offloaded is said too."""
+        names = [str(device) for device in self.devices]
+        return ", ".join(names) + (" (weights offloaded)" if is_offloaded(self.hf) else "")
+
     def _module(self, path: str) -> Any:
         module = module_at(self.hf, path)
         assert isinstance(module, nn.Module), f"the atlas holds {path}, which is not in the model"
@@ -206,7 +262,7 @@ class Model:
         a = self.atlas
         return (
             f"Model({self.name!r}: {a.architecture}, {a.n_layers} layers x {a.n_heads} heads, d_model {a.d_model}, "
-            f"vocabulary {a.d_vocab}, {str(self.dtype).removeprefix('torch.')} on {self.device})"
+            f"vocabulary {a.d_vocab}, {str(self.dtype).removeprefix('torch.')} on {self._places()})"
         )
 
 

@@ -18,6 +18,7 @@ from interp.maths.norms import Norm
 from interp.models.atlas import Atlas, BlockMap, module_at
 from interp.models.fused import merge_gate_up, merge_qkv, split_gate_up, split_qkv
 from interp.models.norms import read_norm
+from interp.models.offload import read_weight
 from interp.sites import KINDS, Site
 
 Side = Literal["in", "out", "attention"]
@@ -245,7 +246,8 @@ def _join_heads(raw: Tensor, value: Tensor) -> Tensor:
 
 
 def _result(output: nn.Module, block: BlockMap, n_heads: int, raw: Tensor) -> Tensor:
-    weight: Tensor = output.get_parameter("weight")
+    weight = read_weight(output)
+    assert weight is not None, "an output projection has a weight"
     w_o = rearrange(weight.T if block.conv1d else weight, "d_model (head d_head) -> head d_head d_model", head=n_heads)
     z = _split_heads(n_heads, raw)
     return einsum(z, w_o, "batch pos head d_head, head d_head d_model -> batch pos head d_model")

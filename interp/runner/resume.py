@@ -20,8 +20,10 @@ from interp.cache import ActivationCache
 from interp.errors import UsageError
 from interp.interventions import Intervention
 from interp.models.atlas import module_at
+from interp.models.offload import arriving
 from interp.runner.forward import forward
 from interp.runner.last_block import only_at
+from interp.runner.memory import is_out_of_memory
 from interp.runner.passing import passing_over
 from interp.runner.plan import Logits, Plan, Request, logit_columns
 from interp.runner.rows import Locator, Row, shared
@@ -155,10 +157,10 @@ def _run_group(
             output, session = _run_chunk(model, snapshot, chunk, asked)
             if output is not None and asked.read is not None:
                 output = asked.read(output, [row.prompt for row in chunk])
-        except torch.OutOfMemoryError:
-            if size == 1:
+        except (MemoryError, RuntimeError) as error:
+            if size == 1 or not is_out_of_memory(error):
                 raise
-            size = max(1, size // 2)
+            size = max(1, min(size, len(chunk)) // 2)
             model.notify(f"out of memory: going on with {size} rows at once")
             continue
         for i, row in enumerate(chunk):
@@ -256,5 +258,7 @@ class _Wave:
     def _join(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         stream = self.snapshot.stream[layer][[self.prompts[place] for place in self.rows_at[layer]], self.first :]
         running = args[0] if args else kwargs["hidden_states"]
-        joined = stream if layer == self.lowest else torch.cat([running, stream])
+        # Where the blocks before this one are on another device, both are brought to this one's.
+        parts = [stream] if layer == self.lowest else [running, stream]
+        joined = torch.cat([arriving(module, part) for part in parts]) if len(parts) > 1 else arriving(module, stream)
         return ((joined, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": joined})

@@ -108,8 +108,9 @@ def run(
         )
     if watched.apart:
         session.captured.update(_patterns_apart(model, batch, watched.apart, changes, settings))
-    if model.device.type == "cuda" and cache_device is not None:
-        torch.cuda.synchronize(model.device)
+    for device in () if cache_device is None else model.devices:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
     return Run(
         model=model,
         tokens=batch.tokens,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from interp.models.atlas import module_at
+from interp.models.offload import arriving
 from interp.runner.batch import Batch
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Recorder:
         return [*handles, blocks[-1].register_forward_hook(self._leave)]
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.stream.append(args[0] if args else kwargs["hidden_states"])
+        self.stream.append(arriving(module, args[0] if args else kwargs["hidden_states"]))
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.stream.append(output[0] if isinstance(output, tuple) else output)

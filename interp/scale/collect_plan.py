@@ -11,7 +11,7 @@ from interp.corpora import Documents
 from interp.editing.folder_log import name_of
 from interp.editing.stack import applied_edits
 from interp.errors import UsageError
-from interp.runner.memory import forward_bytes, free_memory, site_elements
+from interp.runner.memory import forward_bytes, least_free, site_elements
 from interp.runner.model import Model
 from interp.scale.store_files import Place
 from interp.scale.store_manifest import Manifest, Origin, Settings, read_manifest, resumed
@@ -82,6 +82,6 @@ def _planned(model: Model, sites: Sequence[Site], asked: dict[str, Any]) -> Sett
 
 def _batch_tokens(model: Model, window: int, captured: int) -> int:
     """Positions of a batch that fit in a share of the free memory, with ``captured`` bytes kept of each; a power of two."""
-    most, free = _MOST_TOKENS.get(model.device.type, _MOST_TOKENS_ELSEWHERE), free_memory(model.device)
+    most, free = _MOST_TOKENS.get(model.device.type, _MOST_TOKENS_ELSEWHERE), least_free(model)
     fit = most if free is None else int(_SHARE_OF_FREE * free / (forward_bytes(model, window) + captured))
     return 1 << int(math.log2(max(window, min(most, fit))))

@@ -28,7 +28,7 @@ class ModelSize:
     @classmethod
     def of(cls, model: Model) -> "ModelSize":
         """The sizes of a model with dense MLPs."""
-        atlas, hf = model.atlas, model.hf
+        atlas = model.atlas
         return cls(
             n_layers=atlas.n_layers,
             d_model=atlas.d_model,
@@ -38,7 +38,7 @@ class ModelSize:
             d_mlp=atlas.d_mlp or 0,
             d_vocab=atlas.d_vocab,
             mlp_matrices=3 if atlas.blocks[0].gate is not None else 2,
-            tied=hf.get_input_embeddings().weight is hf.get_output_embeddings().weight,
+            tied=atlas.tied_embeddings,
         )
 
     @property
@@ -161,3 +161,91 @@ def ablation_of_heads(size: ModelSize, length: int, *, first_layer_of_rows: int 
     """A row for each head of each layer from ``first_layer_of_rows`` on: that layer's block and those behind it, all positions."""
     layers = range(first_layer_of_rows, size.n_layers)
     return size.n_heads * resumed(size, length, layers, [0]) + forward(size, length, unembedded=1)
+
+
+def generate(size: ModelSize, length: int, new: int) -> int:
+    """A prompt's forward with the logits of its last position, and a forward of one token for each further token."""
+    steps = range(length + 1, length + new)
+    decoding = sum(size.n_layers * (size.block + size.attention(1, n_keys)) + size.unembed for n_keys in steps)
+    return forward(size, length, unembedded=1) + decoding
+
+
+def kv_cache_bytes(size: ModelSize, length: int, new: int, itemsize: int) -> int:
+    """What ``generate`` keeps at its end: keys and values of all tokens but the last, which is chosen and not read."""
+    return size.kv_numbers * (length + new - 1) * itemsize
+
+
+def patterns(size: ModelSize, length: int) -> int:
+    """The forward up to the last layer's pattern, and the scores of every layer once more."""
+    behind = length * (2 * size.n_heads * size.d_head * size.d_model + 2 * size.mlp_weights)
+    return forward(size, length, unembedded=0) - behind + size.n_layers * size.attention(length, length) // 2
+
+
+def head_profiles(size: ModelSize, length: int, shuffles: int) -> int:
+    """The patterns of a prompt and of its shuffles."""
+    return (1 + shuffles) * patterns(size, length)
+
+
+def induction_scan(size: ModelSize, lengths: Sequence[int], seeds: int) -> int:
+    """The patterns of repeated random tokens, texts of each length, and of as many texts without repeats."""
+    return 2 * seeds * sum(patterns(size, length) for length in lengths)
+
+
+def induction_ablation(size: ModelSize, length: int, seeds: int, layer: int) -> int:
+    """The losses of the texts of one length without heads of which the lowest is in ``layer``: all positions, all logits."""
+    return seeds * resumed(size, length, [layer], [0], unembedded=length)
+
+
+def path_patching(size: ModelSize, length: int, first: int, receiver: int | None = None) -> int:
+    """Every head as sender, to the logits of the last position, or to queries in layer ``receiver``; tokens differ from ``first`` on.
+
+    To the logits nothing moves between positions, so only the last is run again. To a receiver each sender is run from its layer to the
+    receiver's queries (which have a map of their own), and the receiver's layer and those behind it once more. Beside them there are the
+    two runs, and one for the answers.
+    """
+    runs = 3 * forward(size, length, unembedded=1)
+    if receiver is None:
+        return runs + size.n_heads * resumed(size, length, range(size.n_layers), [length - 1])
+    queries = length - first
+    a_block = queries * size.block + size.attention(queries, length)
+    reached = queries * 2 * size.d_model * size.n_heads * size.d_head
+    there = sum((receiver - layer) * a_block + reached for layer in range(receiver))
+    return runs + size.n_heads * (there + receiver * resumed(size, length, [receiver], [first]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditShape:
+    """The prompts of one fact in all contexts, and the essence prompt among them: how long they are, and where the subject ends.
+
+    ``targets`` are the tokens of the target, ``columns`` the different places, counted from the subject's end, at which one is read.
+    """
+
+    lengths: tuple[int, ...]
+    positions: tuple[int, ...]
+    targets: int
+    columns: int
+
+
+def edit_value(size: ModelSize, shape: EditShape, layer: int, steps: int) -> int:
+    """Finding the value of a fact at ``layer``: one run of all contexts, then forwards and backwards of what follows the subject.
+
+    Each step runs the blocks behind the layer, from the subject's last token on, and reads the target's positions; its backward goes
+    to activations alone and costs as much. The last step has none.
+    """
+    rows, width = len(shape.lengths), max(n - p for n, p in zip(shape.lengths, shape.positions, strict=True))
+    longest, blocks = max(shape.positions), size.n_layers - 1 - layer
+    run = rows * (forward(size, max(shape.lengths), unembedded=1) + 2 * size.d_model * size.d_mlp)
+    step = blocks * (width * size.block + size.attention(width, longest + width)) + shape.targets * size.unembed
+    step -= 2 * size.mlp_weights * max(0, width - shape.columns) if blocks else 0
+    return run + (2 * steps - 1) * rows * step
+
+
+def edit_bytes(size: ModelSize, itemsize: int) -> int:
+    """What one edited layer takes: its second moment in float64, the matrix as it was before, the two factors in float32."""
+    return 8 * size.d_mlp**2 + itemsize * size.d_mlp * size.d_model + 4 * (size.d_mlp + size.d_model)
+
+
+def path_bytes(size: ModelSize, length: int, itemsize: int) -> int:
+    """What path patching keeps of a pair: the outputs of all heads in both runs, and what the base run needs to be resumed."""
+    heads = 2 * size.n_layers * size.n_heads * size.d_head
+    return itemsize * length * (heads + (size.n_layers + 1) * size.d_model + size.kv_numbers)

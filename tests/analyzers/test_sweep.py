@@ -147,9 +147,9 @@ def test_nan_is_never_taken_for_a_metric(family, ids, tmp_path) -> None:
 def test_the_budget_follows_the_free_memory(family, ids, monkeypatch) -> None:
     run = family("llama").run(ids, resumable=True)
     assert tokens_at_once(run) == 4096
-    monkeypatch.setattr(sweeping, "free_memory", lambda device: 100_000)
+    monkeypatch.setattr(sweeping, "least_free", lambda model: 100_000)
     assert 10 <= tokens_at_once(run) < 4096
-    monkeypatch.setattr(sweeping, "free_memory", lambda device: 1_000)
+    monkeypatch.setattr(sweeping, "least_free", lambda model: 1_000)
     with pytest.raises(MemoryLimitError, match=r"one row of 10 tokens needs about .* GB"):
         tokens_at_once(run)
 

@@ -21,6 +21,15 @@ def tables() -> Iterator[str]:
     yield _corpus()
 
 
+SCAN = (41, 81, 121)
+EDITED = cost.EditShape(lengths=(12, 20, 20, 20, 25, 25, 8), positions=(4, 12, 12, 12, 17, 17, 4), targets=1, columns=2)
+"""A fact whose prompt has 12 tokens, in contexts of 8 and 13 tokens, and its essence prompt."""
+
+
+def _edited(size: ModelSize) -> int:
+    return cost.edit_value(size, EDITED, size.n_layers // 6, 20)
+
+
 def _sizes() -> str:
     rows = [
         ("parameters in matrices", lambda s: f"{s.weights / 1e9:.3g} billion"),
@@ -47,6 +56,18 @@ def _analyses() -> str:
         ("`activation_patching`, stream, the fourth token differs", lambda s: cost.activation_patching(s, n, 3)),
         ("`ablation`, every head", lambda s: cost.ablation_of_heads(s, n)),
         ("`causal_trace`, stream, 10 samples", lambda s: cost.causal_trace(s, n, 10)),
+        ("`generate`, 40 tokens", lambda s: cost.generate(s, n, 40)),
+        ("`head_profiles`, 4 shuffles", lambda s: cost.head_profiles(s, n, 4)),
+        ("`path_patching`, every head, to the logits", lambda s: cost.path_patching(s, n, 3)),
+        (
+            "`path_patching`, to queries of the middle layer, the fourth token differs",
+            lambda s: cost.path_patching(s, n, 3, receiver=s.n_layers // 2),
+        ),
+        (
+            "`induction_heads`, the scan: 6 texts each of 41, 81 and 121 tokens",
+            lambda s: cost.induction_scan(s, SCAN, 6),
+        ),
+        ("`edit_facts`, the value in 7 contexts at a sixth of the depth, 20 steps", _edited),
     ]
     cells = [
         (

@@ -10,9 +10,18 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import interp
 import tiny_models
+from interp.analyzers.answers import Answer
+from interp.editing import stack
+from interp.editing.rewrite import Rewrite
+from interp.editing.settings import EditSettings
+from interp.editing.value import optimise_value
+from interp.heads import Head
+from interp.prompts import Fact
 from interp.runner.model import Model
 from interp.scale import cost
 from interp.scale.cost import ModelSize
+from interp.tokens import Tokens, from_ids
+from random_edit import random_edit
 from scale import cost_page
 
 PROMPT = tuple(range(5, 15))
@@ -58,11 +67,54 @@ WORK: dict[str, tuple[Callable[[Model], Any], Callable[[ModelSize], int]]] = {
         lambda m: interp.attribution_patching(m, PROMPT, OTHER, target=7, against=8, check=0),
         lambda s: cost.attribution_patching(s, N),
     ),
+    "generate": (
+        lambda m: m.generate(PROMPT, max_new_tokens=5, stop_at_end=False),
+        lambda s: cost.generate(s, N, 5),
+    ),
+    "head_profiles": (
+        lambda m: interp.head_profiles(m, [PROMPT], n_shuffles=2),
+        lambda s: cost.head_profiles(s, N, 2),
+    ),
+    "induction_scan": (
+        lambda m: interp.induction_heads(m, periods=[8, 12], seeds=2, first_token=False, scan_only=True),
+        lambda s: cost.induction_scan(s, [16, 24], 2),
+    ),
+    "path_patching to the logits": (
+        lambda m: interp.path_patching(m, PROMPT, OTHER, target=7, against=8),
+        lambda s: cost.path_patching(s, N, 3),
+    ),
+    "path_patching to a query": (
+        lambda m: interp.path_patching(m, PROMPT, OTHER, receiver="L2H1.q", target=7, against=8),
+        lambda s: cost.path_patching(s, N, 3, receiver=2),
+    ),
+    "the value of an edit": (
+        lambda m: optimise_value(m, rewrite(), 1, EditSettings(steps=3, stop_loss_nats=0.0)),
+        lambda s: cost.edit_value(s, EDIT, 1, 3),
+    ),
     "ablation": (
         lambda m: interp.ablation(m, PROMPT, units="heads", target=7, method="zero"),
         lambda s: cost.ablation_of_heads(s, N),
     ),
 }
+
+
+EDIT = cost.EditShape(lengths=(10, 12, 14, 6), positions=(4, 6, 8, 4), targets=1, columns=2)
+
+
+def rewrite() -> Rewrite:
+    """A fact in three contexts, the target read five tokens behind the subject; and its essence prompt, read at the subject."""
+
+    def tokens(length: int) -> Tokens:
+        return from_ids(None, list(range(5, 5 + length)))
+
+    return Rewrite(
+        fact=Fact("a", "{} b", " c"),
+        target=Answer(text=" c", ids=(7,), pieces=(" c",)),
+        prompts=tuple(tokens(length) for length in EDIT.lengths[:3]),
+        positions=EDIT.positions[:3],
+        subjects=(tokens(EDIT.lengths[3]),),
+        subject_positions=EDIT.positions[3:],
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +134,7 @@ def counted(work: Callable[[Model], Any], model: Model) -> int:
 def test_a_formula_is_the_work_of_a_tiny_model(family: str, name: str) -> None:
     work, formula = WORK[name]
     model = Model(tiny_models.build(family))
-    exact = name in ("forward", "batch", "collect", "direct_logit_attribution")
+    exact = name in ("forward", "batch", "collect", "direct_logit_attribution", "generate", "induction_scan")
     # A second moment so small is one product, not half of one; the default model's is checked closely.
     allowed = 0 if exact else 0.25 if name == "second_moments" else 0.05
     assert formula(ModelSize.of(model)) == pytest.approx(counted(work, model), rel=allowed)
@@ -107,6 +159,41 @@ def test_sizes_and_bytes_of_the_default_model(model: Model, tmp_path: Path) -> N
     assert cost.stored_bytes(size, 20 * N, 2, 2) == pytest.approx(store.bytes, rel=0.1)  # the rest is index and headers
     cache = model.hf(torch.tensor([list(PROMPT)]), use_cache=True).past_key_values
     assert size.kv_numbers * N == sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+
+
+@pytest.fixture(params=["llama", pytest.param("the default model", marks=[pytest.mark.slow, pytest.mark.model])])
+def measured(request) -> Model:
+    if request.param == "llama":
+        return Model(tiny_models.build("llama"))
+    return request.getfixturevalue("model")
+
+
+def test_bytes_of_generation_paths_and_edits(measured: Model) -> None:
+    size = ModelSize.of(measured)
+    made = measured.generate(PROMPT, max_new_tokens=5, stop_at_end=False)
+    assert cost.kv_cache_bytes(size, N, 5, 4) == made.cache_bytes
+    runs = [measured.run(PROMPT, "attn.z", resumable=True), measured.run(OTHER, "attn.z")]
+    assert runs[0].snapshot is not None
+    outputs = sum(run.cache[name].nbytes for run in runs for name in run.cache)
+    assert cost.path_bytes(size, N, 4) == outputs + runs[0].snapshot.bytes
+    (moment,) = interp.second_moments(measured, [1], [list(PROMPT)])
+    edit = random_edit(measured, [1])
+    with edit.applied(measured):
+        (kept,) = stack._stack(measured).state.kept.values()
+        factors = edit.layers[0].left.nbytes + edit.layers[0].right.nbytes
+        assert cost.edit_bytes(size, 4) == moment.matrix.nbytes + kept.base.nbytes + factors
+
+
+def test_the_losses_without_heads_cost_what_is_resumed() -> None:
+    from interp.analyzers.induction_ablation import Ablator
+    from interp.analyzers.induction_prompts import random_texts
+
+    model = Model(tiny_models.build("llama"))
+    generator = torch.Generator().manual_seed(0)
+    (text,) = random_texts(model, periods=[12], copies=2, seeds=2, corpus=None, first_token=False, generator=generator)
+    ablator = Ablator(model, [text], [1])
+    found = counted(lambda _: ablator.without([Head(1, 2)]), model)
+    assert cost.induction_ablation(ModelSize.of(model), 24, 2, 1) == found
 
 
 def test_the_page_says_what_the_formulas_say() -> None:
