@@ -6,7 +6,7 @@ Written as the report's: ``[[term]]`` or ``[[words|term]]`` leads to another ent
 WORDS = {
     "activation store": "The activations of a corpus at chosen [[sites|site]], in files: a row a token.",
     "analogy": (
-        "A question to the rows of an embedding matrix: b is to a as c is to which row near a − b + c? (Mikolov et al., 2013.)"
+        "A question to the rows of an embedding matrix: b is to a as c is to which row near a - b + c? (Mikolov et al., 2013.)"
     ),
     "atlas": "Where each component of a Hugging Face model lives and how the model adds its parts up.",
     "capture": "Keeping the value of a [[site]] during a run.",
@@ -16,7 +16,7 @@ WORDS = {
     ),
     "copying score": (
         "Whether a head's [[OV circuit]] raises the [[logit]] of the token that it reads: the sum of the eigenvalues of W_E W_OV W_U "
-        "over the sum of their moduli, 1 to −1 (Elhage et al., 2021). The direct scores count the tokens for which it does."
+        "over the sum of their moduli, 1 to -1 (Elhage et al., 2021). The direct scores count the tokens for which it does."
     ),
     "duplicate-token head": "A head that attends to earlier occurrences of the current token (Wang et al., 2022).",
     "head profile": (

@@ -34,9 +34,7 @@ def twin(hf: Any) -> Any:
 def bridge_around(hf: Any, model) -> Any:
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
-    return build_bridge_from_module(
-        hf, model.atlas.architecture, hf_config=hf.config, tokenizer=model.tokenizer
-    ).eval()
+    return build_bridge_from_module(hf, model.atlas.architecture, hf_config=hf.config, tokenizer=model.tokenizer).eval()
 
 
 @pytest.fixture(scope="module")
