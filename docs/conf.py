@@ -1,6 +1,13 @@
 """How Sphinx makes the site: ``make site``. The whole repository is its source, so links are the same there and on the site."""
 
+import re
+from pathlib import Path
+from typing import Any
+
 from interp._version import __version__
+
+_ROOT = Path(__file__).resolve().parents[1]
+_LINK = re.compile(r"\[([^\]\n]*)\]\(([^)#:\s]+)\)")
 
 project = "interp"
 author = "the interp authors"
@@ -10,8 +17,8 @@ language = "en"
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
 root_doc = "docs/index"
-include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "experiments/**/README.md"]
-exclude_patterns = ["docs/README.md", "**/out/**", "tests/**", "interp/**", "cli/**", "site/**", "build/**", ".*/**"]
+include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "experiments/README.md", "experiments/*/README.md"]
+exclude_patterns = ["docs/README.md", "**/out/**", "tests/**", "interp/**", "cli/**", "site/**", "build/**", ".[a-z]*/**"]
 myst_heading_anchors = 3  # headings can be linked to, as in a repository browser
 nitpicky = True
 
@@ -22,3 +29,21 @@ html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
+
+
+def _folders(app: Any, docname: str, source: list[str]) -> None:
+    """Links to folders lead to their README.md, which a repository browser shows there; without one they are only words."""
+    here = (_ROOT / docname).parent
+
+    def link(match: re.Match[str]) -> str:
+        folder = here / match[2]
+        if not folder.is_dir():
+            return match[0]
+        return f"[{match[1]}]({match[2]}/README.md)" if (folder / "README.md").is_file() else match[1]
+
+    source[0] = _LINK.sub(link, source[0])
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _folders)

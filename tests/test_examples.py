@@ -10,7 +10,7 @@ import interp
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "examples.md").read_text(encoding="utf-8")
-SHOWN = dict(re.findall(r"^## \[(\w+\.py)\]\(examples/\1\)$.*?^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+SHOWN = dict(re.findall(r"^## (\w+\.py)$.*?\(examples/\1\).*?^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 QUICK = {"lens_of_a_sentence.py", "head_that_finds_the_name.py", "patch_clean_into_corrupted.py"}
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 
