@@ -21,6 +21,7 @@ include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "experiments/READ
 exclude_patterns = ["docs/README.md", "**/out/**", "tests/**", "interp/**", "cli/**", "site/**", "build/**", ".[a-z]*/**"]
 myst_heading_anchors = 3  # headings can be linked to, as in a repository browser
 nitpicky = True
+smartquotes = False  # text as it is written
 
 html_theme = "furo"
 html_title = "interp"
