@@ -69,6 +69,7 @@ def test_a_row_of_the_table(page_names: dict[str, Any], theirs: str, ours: str) 
         near(torch.as_tensor(got), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.tl
 @pytest.mark.parametrize(("site", "by"), [("resid_pre", "position"), ("attn.z", "head")])
 def test_patching_sweeps(model, tl, site: str, by: str) -> None:
