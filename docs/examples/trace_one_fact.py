@@ -12,9 +12,9 @@ print(
 )
 
 rows = trace.to_frame()
-for position, piece in enumerate(trace.prompt.pieces):
-    here = rows[rows["position"] == position]
-    best = here.loc[here["probability_effect"].idxmax()]
+for position, here in rows.groupby("position", sort=True):
+    piece = trace.prompt.pieces[int(str(position))]
+    best = here.sort_values("probability_effect").iloc[-1]
     where = f", after layer {int(best.layer)}" if best.probability_effect > 0.1 else ""
     print(f"{piece!r:10} brings back at most {best.probability_effect:+.2f}{where}")
 trace.save("trace.safetensors")
