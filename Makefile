@@ -13,9 +13,11 @@ PROJECT := pyproject.toml constraints.txt
 # One thread a worker: two workers with two threads each would fight for two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 STRUCTURE := tests/test_layers.py tests/test_annotations.py tests/test_public_surface.py tests/test_packaging.py
+# A warning, such as a link that leads nowhere, is an error.
+SPHINX := $(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees -b html
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check bench docs pictures atlas clean
+.PHONY: help install demo test test-all check bench docs site pictures atlas clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -31,17 +33,21 @@ test: $(VENV)/.installed-dev ## Run the fast tests, with the default model (unde
 test-all: $(VENV)/.installed-dev ## Run every test
 	$(PYTEST) -n $(WORKERS) --dist loadfile
 
-check: $(VENV)/.installed-dev ## Lint, format, types and structure; fails and never fixes
+check: $(VENV)/.installed-dev ## Lint, format, types, structure and the site; fails and never fixes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(PYTEST) -q $(STRUCTURE)
+	$(SPHINX) . build/site
 
 bench: $(VENV)/.installed-bench ## Measure speed and memory beside other tools and write docs/benchmarks.md
 	$(BIN)/python -m experiments.benchmarks.run
 
-docs: $(VENV)/.installed-dev ## Write docs/commands.md and docs/api.md from the code
+docs: $(VENV)/.installed-dev ## Write commands, Python names and glossary into docs/ from the code
 	$(BIN)/python docs/reference.py
+
+site: $(VENV)/.installed-dev ## Write the documentation as pages that open offline: site/index.html
+	$(SPHINX) . site
 
 pictures: $(VENV)/.installed-dev ## Make the report's pictures for the README (needs chromium)
 	$(BIN)/python docs/pictures.py
@@ -50,7 +56,7 @@ atlas: $(VENV)/.installed-dev ## Regenerate the shipped map of the common model 
 	$(BIN)/python -m interp.models.atlas_from_tl
 
 clean: ## Remove what tests and tools left behind (keeps .venv and the model cache)
-	rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis report.html
+	rm -rf build dist site ./*.egg-info .pytest_cache .ruff_cache .hypothesis report.html
 	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -1,4 +1,6 @@
-"""Writes docs/commands.md from the commands' help and docs/api.md from the public names' docstrings: ``make docs``.
+"""Writes what docs/ takes from the code: ``make docs``.
+
+commands.md is the commands' help, api.md the public names' docstrings, glossary.md the report's own words.
 
 A test runs it with ``--check``, which writes nothing and fails when a page is not what the code says.
 """
@@ -6,10 +8,13 @@ A test runs it with ``--check``, which writes nothing and fails when a page is n
 import ast
 import inspect
 import os
+import re
 import sys
 from pathlib import Path
 from types import FunctionType
 from typing import Any
+
+from words import WORDS
 
 FOLDER = Path(__file__).resolve().parent
 WIDTH = "80"
@@ -49,6 +54,31 @@ def api_page() -> str:
     return "# Python names\n\nWritten by `make docs`. Import them with `import interp`.\n\n" + "\n".join(parts)
 
 
+def glossary_page() -> str:
+    """Every word of the report and of the documentation, each defined once; a word in a definition leads to its own."""
+    from interp.report.sections.glossary import TERMS
+
+    twice = {term.lower() for term in TERMS} & {word.lower() for word in WORDS}
+    assert not twice, f"in the report's glossary and in docs/words.py: {sorted(twice)}"
+    entries = {**TERMS, **WORDS}
+    names = {name.lower() for name in entries}
+
+    def link(match: re.Match[str]) -> str:
+        name = (match[2] or match[1]).lower()
+        assert name in names, f"the glossary has no entry {name!r}"
+        return f"[{match[1]}](#{re.sub(r'[^a-z0-9_ -]', '', name).replace(' ', '-')})"
+
+    parts = []
+    for name in sorted(entries, key=str.lower):
+        text = re.sub(r"\[\[([^\]|]+)(?:\|([^\]]+))?\]\]", link, entries[name])
+        parts.append(f"## {name}\n\n{text}\n")
+    head = (
+        "The words are the field's, spelt as the papers spell them. Each stands for one thing here, in the code, in the reports and on "
+        "these pages. Most are the report's own glossary."
+    )
+    return f"# Glossary\n\nWritten by `make docs`. {head}\n\n" + "\n".join(parts)
+
+
 def _heading(name: str, value: type | FunctionType) -> str:
     if inspect.isclass(value):
         bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
@@ -60,9 +90,10 @@ def _heading(name: str, value: type | FunctionType) -> str:
 
 
 def main() -> int:
-    """Writes both pages, or with ``--check`` says which are stale."""
+    """Writes the pages, or with ``--check`` says which are stale."""
+    pages = {"commands.md": commands_page(), "api.md": api_page(), "glossary.md": glossary_page()}
     stale = []
-    for file, text in (("commands.md", commands_page()), ("api.md", api_page())):
+    for file, text in pages.items():
         path = FOLDER / file
         if "--check" not in sys.argv:
             path.write_text(text, encoding="utf-8")

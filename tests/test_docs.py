@@ -41,6 +41,22 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not missing, f"{page.name} links to {missing}"
 
 
+def test_every_analyzer_has_a_page_with_equations_reading_and_limits() -> None:
+    """A page that calls the analyzer and has the three headings; what finds no head or effect of its own is on one of another's."""
+    from interp import _HOME
+
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "how-to").glob("*.md")]
+    whole = [
+        text
+        for text in pages
+        if all(f"## {part}\n" in text for part in ("What is computed", "How to read it", "Limits"))
+    ]
+    verbs = {name for name, home in _HOME.items() if name.islower() and home.startswith("interp.analyzers.")}
+    verbs |= {"second_moments", "edit_facts", "edit_effect", "evaluate_edit"}
+    without = {verb for verb in verbs if not any(f"interp.{verb}(" in text for text in whole)}
+    assert not without, f"no how-to page with equations, reading and limits calls {sorted(without)}"
+
+
 def test_every_command_of_the_examples_is_one() -> None:
     from interp_cli.main import COMMANDS
 

@@ -94,6 +94,23 @@ def test_make_help_lists_every_target() -> None:
 def test_the_version_is_the_changelogs_newest() -> None:
     from interp import __version__
 
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    newest = re.search(r"^## (\S+)( \(\d{4}-\d\d-\d\d\))?$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert newest
     assert newest.group(1) == __version__
+    assert newest.group(2), "the version of the package has no date in CHANGELOG.md"
+
+
+def test_the_file_tree_of_the_readme_is_the_repositorys() -> None:
+    """Every tracked folder at the top, and in each line only folders and files that are there."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = re.search(r"^## Where things are\n\n```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert tree
+    lines = {line.split("/")[0]: line.split(None, 1)[1] for line in tree[1].splitlines()}
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no git checkout, so what belongs to it is not known")
+    tracked = {line.split("/")[0] for line in listed.stdout.splitlines() if "/" in line}
+    assert set(lines) == {folder for folder in tracked if not folder.startswith(".")}
+    for folder, said in lines.items():
+        for name in re.findall(r"[\w-]+(?:/|\.py)", said):
+            assert (ROOT / folder / name).exists(), f"{folder}/{name}"

@@ -24,7 +24,7 @@ TERMS = {
     ),
     "attention sink": (
         "A token, most often the first, on which heads put the weight that they have no other use for. Little is read from it: "
-        "its values are short."
+        "its values are short (Xiao et al., 2023)."
     ),
     "ALiBi": (
         "A penalty on the score of a query against a key that grows with the tokens between them, at a rate of each "
@@ -98,17 +98,13 @@ TERMS = {
         "What one state brings back of the answer: its probability in a [[corrupted run]] with that state [[restored]], less that in the "
         "same corrupted run without (Meng et al., 2022)."
     ),
-    "GQA": (
-        "Grouped-query attention: several [[attention heads|attention head]] share one set of keys and values, so that fewer of them "
-        "need be kept for later tokens (Ainslie et al., 2023)."
-    ),
     "integrated gradients": (
         "The gradient averaged over points between two runs instead of taken at one of them (Sundararajan et al., 2017): less wrong where "
         "the metric is not straight."
     ),
     "induction head": (
         "A head that finds where the current token stood before, attends to the token that came next then, and raises its [[logit]] "
-        "(Olsson et al., 2022)."
+        "(Elhage et al., 2021; Olsson et al., 2022)."
     ),
     "paraphrase": "In the evaluation of an edit, a prompt that asks for the edited fact in other words.",
     "path patching": (
