@@ -82,6 +82,10 @@ def _usage_message(error: typer.TyperException) -> str:
             name for parameter in context.command.params for name in parameter.opts if name.startswith("--")
         )
         message = f"{error.message}; valid: {', '.join(options)}"
+    elif message.startswith("No such command"):
+        message = f"{message.rstrip('.')}; valid: {', '.join(context.command.commands)}"
+    elif hasattr(error.__cause__, "errors"):  # pydantic's, which says what was expected and not what was got
+        message = f"{message.rstrip('.')}, got {error.__cause__.errors()[0]['input']!r}"
     return f"{message.rstrip('.')}; see `{context.command_path} --help`"
 
 
