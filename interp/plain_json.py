@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
+from jaxtyping import jaxtyped
 from torch import Tensor
 
 
@@ -31,12 +32,49 @@ def plain(value: Any) -> Any:
 
 def from_plain(cls: type, encoded: Any) -> Any:
     """The instance of the dataclass ``cls`` that ``plain`` gave ``encoded`` for. Raises ValueError where it does not fit."""
+    if not isinstance(encoded, Mapping):
+        raise ValueError(f"{cls.__name__} needs fields, got {type(encoded).__name__}")
+    hints = get_type_hints(cls)
+    return built(cls, {name: _read(value, hints.get(name, Any), name) for name, value in encoded.items()})
+
+
+def built(cls: type, values: Mapping[str, Any]) -> Any:
+    """An instance of the dataclass ``cls``: each field there, of its annotation, and the sizes of its tensors' axes the same in all.
+
+    Raises ValueError where they are not.
+    """
     hints = get_type_hints(cls)
     names = {field.name for field in fields(cls) if field.init}
-    if not isinstance(encoded, Mapping) or set(encoded) != names:
-        got = sorted(encoded) if isinstance(encoded, Mapping) else type(encoded).__name__
-        raise ValueError(f"{cls.__name__} needs the fields {sorted(names)}, got {got}")
-    return cls(**{name: _read(encoded[name], hints[name], name) for name in names})
+    if set(values) != names:
+        raise ValueError(f"{cls.__name__} needs the fields {sorted(names)}, got {sorted(map(str, values))}")
+    with jaxtyped("context"):
+        for name, value in values.items():
+            if not fits(value, hints[name]):
+                raise ValueError(f"field {name!r} of {cls.__name__} is not a {hints[name]}")
+    return cls(**values)
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether ``value`` is what ``annotation`` says: unions, tuples, mappings, classes and jaxtyping's array types."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return len(value) == len(kinds) and all(map(fits, value, kinds))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(all(map(fits, item, arguments)) for item in value.items())
+    if annotation is None or annotation is NoneType:
+        return value is None
+    if annotation is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 
 def _read(value: Any, annotation: Any, name: str) -> Any:

@@ -115,7 +115,7 @@ def _read(path: Path, source: Path, header: GgufHeader) -> "tuple[PreTrainedMode
                 source, gguf_file=_LINK_NAME, dtype=torch.float32, **_dequantise()
             )
     # transformers' GGUF reader has no error of its own: a field, tensor or architecture that it does not expect ends in any of these
-    except (ValueError, KeyError, RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path}: transformers cannot read this GGUF file of architecture {architecture!r} "
             f"({shorten(str(error), 300) or type(error).__name__}); use a folder of safetensors of the same model"

@@ -13,7 +13,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from interp.errors import ModelError
 from interp.models.headers import TensorInfo, broken, open_size, refuse_other_formats
 
 # type id: (name, elements a block, bytes a block)
@@ -208,9 +207,7 @@ class _Reader:
 
     def info(self, name: str, shape: tuple[int, ...], kind: int) -> TensorInfo:
         if kind not in QUANT_TYPES:
-            raise ModelError(
-                f"{self.path}: tensor {name!r} has the unknown GGUF type {kind}; convert it to another type"
-            )
+            raise broken(self.path, f"tensor {name!r} has the unknown GGUF type {kind}", "convert it to another type")
         label, block, block_bytes = QUANT_TYPES[kind]
         if shape and shape[-1] % block:
             raise broken(self.path, f"tensor {name!r} {list(shape)} does not divide into {label} blocks of {block}")
