@@ -321,7 +321,6 @@ def main(folder: Path, rounds: int, seed: int, only: list[str]) -> None:
         for number in range(max(1, round(rounds * target.share))):
             change = target.inside if target.inside and number % 2 else mutations.bytes_of
             damaged = change(whole, draw)
-            print(name, number, file=sys.stderr, flush=True)
             target.path.write_bytes(damaged)
             how, wrong = faults(name, target, folder)
             counts.setdefault(name, {}).setdefault(how, 0)

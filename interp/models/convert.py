@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import ModelError
 from interp.models.cache import CONVERTED_RECORD, Step, cache_folder, file_sha256, locked, make_folder, require_space
-from interp.models.gguf import GgufHeader, read_gguf_header
+from interp.models.checks import check_loading_info
+from interp.models.gguf import GgufHeader, check_sizes, read_gguf_header
 from interp.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -105,14 +106,15 @@ def _read(path: Path, source: Path, header: GgufHeader) -> "tuple[PreTrainedMode
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    check_sizes(path, header)
     # a link in a folder of its own, so that nothing beside the file (config.json, adapters) is picked up
     (source / _LINK_NAME).symlink_to(path.resolve())
     architecture = header.text("general.architecture")
     try:
         with quiet_libraries():
             tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_LINK_NAME)
-            model = AutoModelForCausalLM.from_pretrained(
-                source, gguf_file=_LINK_NAME, dtype=torch.float32, **_dequantise()
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, gguf_file=_LINK_NAME, dtype=torch.float32, output_loading_info=True, **_dequantise()
             )
     # transformers' GGUF reader has no error of its own: a field, tensor or architecture that it does not expect ends in any of these
     except (ValueError, LookupError, RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
@@ -120,6 +122,8 @@ def _read(path: Path, source: Path, header: GgufHeader) -> "tuple[PreTrainedMode
             f"{path}: transformers cannot read this GGUF file of architecture {architecture!r} "
             f"({shorten(str(error), 300) or type(error).__name__}); use a folder of safetensors of the same model"
         ) from error
+    model, info = loaded
+    check_loading_info(path, info, header.tensors)  # what is missing, transformers draws at random
     _forget_quantisation(model)
     _split_digits(tokenizer, header)
     return model, tokenizer
