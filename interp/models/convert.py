@@ -77,7 +77,10 @@ def _convert(path: Path, header: GgufHeader, record: dict[str, Any], folder: Pat
 @contextmanager
 def _staging(folder: Path) -> Iterator[tuple[Path, Path]]:
     """A temporary folder that becomes ``folder`` when the block ends well, and another that is only thrown away."""
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}.", dir=folder.parent))
+    prefix = f".{folder.name[:16]}."
+    for left in folder.parent.glob(f"{prefix}*"):  # of a process that was killed: the lock is held
+        shutil.rmtree(left, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     source = staging / "source"
     source.mkdir()
     try:
