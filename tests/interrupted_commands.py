@@ -26,10 +26,10 @@ from bad_arguments import WORKS
 ROOT = str(Path(__file__).resolve().parents[1])
 OURS = (f"{ROOT}{os.sep}interp{os.sep}", f"{ROOT}{os.sep}cli{os.sep}")
 LONG = {
-    **{name: () for name in ("attention", "heads", "induction", "trace", "patch", "ablate", "compare", "generate", "circuits")},
-    **{"lens": ("-o", "new.json"), "report": (), "edit": ("-o", "new.safetensors"), "edit eval": (), "moments": ()},
-    **{"collect": ("--shard-rows", "5"), "sweep": ()},
-    **{"edit apply": (), "edit export": ("--peft", "new"), "models fetch": ()},
+    **dict.fromkeys(("attention", "heads", "induction", "trace", "patch", "ablate", "compare", "generate", "circuits"), ()),
+    "lens": ("-o", "new.json"), "report": (), "edit": ("-o", "new.safetensors"), "edit eval": (), "moments": (),
+    "collect": ("--shard-rows", "5"), "sweep": (),
+    "edit apply": (), "edit export": ("--peft", "new"), "models fetch": (),
 }  # fmt: skip
 """The commands with what is added to the line that works; ``models fetch`` gets a file to convert."""
 TIMES = re.compile(r"\d[\d.,]*( ?(ms|s|tokens/s|tokens a second))?|[▁▂▃▄▅▆▇█]+")
@@ -64,9 +64,10 @@ def run(arguments: tuple[str, ...], at: int | None) -> tuple[int, int, str, str]
 
     bad_workspace.main = watched
     try:
-        return (stop.calls, *bad_workspace.quietly(*arguments)) if at is None else (at, *bad_workspace.quietly(*arguments))
+        ended = bad_workspace.quietly(*arguments)
     finally:
         bad_workspace.main = main
+    return stop.calls, *ended
 
 
 def state(loaded: dict[Any, Any]) -> dict[str, Any]:
@@ -84,26 +85,17 @@ def state(loaded: dict[Any, Any]) -> dict[str, Any]:
         bits = hashlib.sha256()
         for value in model.hf.state_dict().values():
             bits.update(value.contiguous().view(torch.uint8).numpy().tobytes())
-        modes = (model.hf.training, model.hf.config._attn_implementation, {p.requires_grad for p in model.hf.parameters()})
+        modes = (
+            model.hf.training,
+            model.hf.config._attn_implementation,
+            {p.requires_grad for p in model.hf.parameters()},
+        )
         found[f"model {key[0]}"] = (hooks, bits.hexdigest(), modes)
     return found
 
 
-def outputs() -> dict[str, bytes]:
-    """The files that commands write, with times and the like left out of nothing: only whether they are there, and parts."""
-    return {str(path): b"" for path in Path().rglob("*") if path.name.startswith(("new", ".new", ".interp", "adapter"))}
-
-
-def clean() -> None:
-    for path in Path().glob("new*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def main(folder: Path, points: int, seed: int, only: list[str]) -> None:
-    warnings.simplefilter("ignore")
-    os.chdir(folder)
-    bad_workspace.build(folder)
-    write_model = Path("model").rename("model.kept")
+def loading_once() -> dict[Any, Any]:
+    """The models that were loaded; from now on each is loaded once."""
     from interp.runner import model as runner
 
     really, loaded = runner.load, {}
@@ -115,54 +107,69 @@ def main(folder: Path, points: int, seed: int, only: list[str]) -> None:
         return loaded[key]
 
     runner.load = load
-    draw, n_stopped = random.Random(seed), 0
-    for name, added in LONG.items():
-        if only and name not in only:
-            continue
-        if name == "models fetch":
-            from models.test_gguf import write_gguf
+    return loaded
 
-            write_gguf(Path("tiny.gguf"))
-            arguments: tuple[str, ...] = ("models", "fetch", "tiny.gguf")
-        else:
-            arguments = (*name.split(), *WORKS[name], *added)
 
-        def fresh() -> None:
-            clean()
-            shutil.rmtree("model", ignore_errors=True)
-            shutil.copytree(write_model, "model")
-            shutil.rmtree(Path(os.environ["INTERP_CACHE"]) / "converted", ignore_errors=True)
+def fresh() -> None:
+    """The folder as it was made: nothing new, the model without edits, no converted file."""
+    for path in Path().glob("new*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree("model", ignore_errors=True)
+    shutil.copytree("model.kept", "model")
+    shutil.rmtree(Path(os.environ["INTERP_CACHE"]) / "converted", ignore_errors=True)
 
+
+def line_of(name: str) -> tuple[str, ...]:
+    """The command line of a long command."""
+    if name != "models fetch":
+        return (*name.split(), *WORKS[name], *LONG[name])
+    from models.test_gguf import write_gguf
+
+    write_gguf(Path("tiny.gguf"))
+    return ("models", "fetch", "tiny.gguf")
+
+
+def faults(name: str, at: int, whole: str, before: dict[str, Any], loaded: dict[Any, Any]) -> tuple[bool, list[str]]:
+    """Whether the command was stopped, and what was wrong with how it ended, and with how it ends the next time."""
+    fresh()
+    arguments, found = line_of(name), []
+    _, code, out, err = run(arguments, at)
+    stopped = code == 130
+    if (code, bool(out)) not in ((130, False), (0, True)):
+        found.append(f"code {code}, stdout {out[-200:]!r}, stderr {err[-300:]!r}")
+    if stopped and not err.splitlines()[-1].startswith("error: interrupted"):
+        found.append(f"said {err[-300:]!r}")
+    left = [str(path) for path in Path().rglob(".*") if path.name.startswith((".new", ".interp"))]
+    found += [f"left {left}"] if left else []
+    if Path("new.json").exists():
+        json.loads(Path("new.json").read_text())
+    now = state(loaded)
+    found += [f"{what} is {now.get(what)}, was {value}" for what, value in before.items() if now.get(what) != value]
+    if stopped or name not in ("edit apply", "edit export"):
+        _, code, then, err = run((*arguments, "--resume") if name == "sweep" else arguments, None)
+        same = TIMES.sub("#", then).split() == TIMES.sub("#", whole).split()
+        if code or not same:
+            found.append(f"the same command then: code {code}, {err[-300:]!r} {'' if same else then[-300:]!r}")
+    return stopped, found
+
+
+def main(folder: Path, points: int, seed: int, only: list[str]) -> None:
+    warnings.simplefilter("ignore")
+    os.chdir(folder)
+    bad_workspace.build(folder)
+    Path("model").rename("model.kept")
+    loaded, draw, n_stopped = loading_once(), random.Random(seed), 0
+    for name in only or LONG:
         fresh()
-        bad_workspace.quietly(*arguments)  # imports and caches
+        bad_workspace.quietly(*line_of(name))  # imports and caches
         fresh()
-        calls, code, whole, err = run(arguments, None)
+        calls, code, whole, err = run(line_of(name), None)
         assert code == 0, (name, err)
         before = state(loaded)
-        for _ in range(points):
-            fresh()
-            at = draw.randint(1, calls)
-            _, code, out, err = run(arguments, at)
-            n_stopped += code == 130
-            faults = []
-            if not (code == 130 and not out) and not (code == 0 and out):
-                faults.append(f"code {code}, stdout {out[-200:]!r}, stderr {err[-300:]!r}")
-            if code == 130 and (not err.endswith("\n") or not err.splitlines()[-1].startswith("error: interrupted")):
-                faults.append(f"said {err[-300:]!r}")
-            left = [path for path in outputs() if Path(path).name.startswith((".new", ".interp"))]
-            if left:
-                faults.append(f"left {left}")
-            now = state(loaded)
-            faults += [f"{what} is {now.get(what)}, was {value}" for what, value in before.items() if now.get(what) != value]
-            again = (*arguments, "--resume") if name == "sweep" else arguments
-            if Path("new.json").exists():
-                json.loads(Path("new.json").read_text())
-            if not (name == "edit apply" and code == 0) and not (name == "edit export" and code == 0):
-                _, code, then, err = run(again, None)
-                same = TIMES.sub("#", then) == TIMES.sub("#", whole)
-                if code != 0 or not same:
-                    faults.append(f"the same command then: code {code}, {err[-300:]!r} {'' if same else then[-300:]!r}")
-            for fault in faults:
+        for at in (draw.randint(1, calls) for _ in range(points)):
+            stopped, found = faults(name, at, whole, before, loaded)
+            n_stopped += stopped
+            for fault in found:
                 print(json.dumps({"name": name, "at": at, "calls": calls, "fault": fault}), flush=True)
     print(json.dumps({"stopped": n_stopped}))
 
