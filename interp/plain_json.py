@@ -32,21 +32,22 @@ def plain(value: Any) -> Any:
 
 def from_plain(cls: type, encoded: Any) -> Any:
     """The instance of the dataclass ``cls`` that ``plain`` gave ``encoded`` for. Raises ValueError where it does not fit."""
-    if not isinstance(encoded, Mapping):
-        raise ValueError(f"{cls.__name__} needs fields, got {type(encoded).__name__}")
     hints = get_type_hints(cls)
+    if not isinstance(encoded, Mapping):
+        return built(cls, encoded)
     return built(cls, {name: _read(value, hints.get(name, Any), name) for name, value in encoded.items()})
 
 
-def built(cls: type, values: Mapping[str, Any]) -> Any:
-    """An instance of the dataclass ``cls``: each field there, of its annotation, and the sizes of its tensors' axes the same in all.
+def built(cls: type, values: Any) -> Any:
+    """An instance of the dataclass ``cls`` from its fields by name: each there, of its annotation, and the sizes of its tensors' axes the same in all.
 
     Raises ValueError where they are not.
     """
     hints = get_type_hints(cls)
     names = {field.name for field in fields(cls) if field.init}
-    if set(values) != names:
-        raise ValueError(f"{cls.__name__} needs the fields {sorted(names)}, got {sorted(map(str, values))}")
+    if not isinstance(values, Mapping) or set(values) != names:
+        got = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
+        raise ValueError(f"{cls.__name__} needs the fields {sorted(names)}, got {got}")
     with jaxtyped("context"):
         for name, value in values.items():
             if not fits(value, hints[name]):
@@ -64,10 +65,11 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin is tuple:
         if not isinstance(value, tuple):
             return False
-        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        return len(value) == len(kinds) and all(map(fits, value, kinds))
+        if arguments[-1] is Ellipsis:
+            return all(_fits_alone(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(fits, value, arguments))
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and all(all(map(fits, item, arguments)) for item in value.items())
+        return isinstance(value, Mapping) and all(all(map(_fits_alone, item, arguments)) for item in value.items())
     if annotation is None or annotation is NoneType:
         return value is None
     if annotation is float:
@@ -75,6 +77,12 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, annotation) if isinstance(annotation, type) else True
+
+
+def _fits_alone(value: Any, annotation: Any) -> bool:
+    """``fits`` for one of several, each of which has sizes of its own."""
+    with jaxtyped("context"):
+        return fits(value, annotation)
 
 
 def _read(value: Any, annotation: Any, name: str) -> Any:

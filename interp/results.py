@@ -265,7 +265,7 @@ def _decode(value: Any, tensors: Mapping[str, Tensor], classes: Mapping[str, typ
 def _build(cls: type, encoded: Any, tensors: Mapping[str, Tensor], classes: Mapping[str, type]) -> Any:
     """An instance of the dataclass ``cls``, each field checked against its annotation."""
     if not isinstance(encoded, dict):
-        raise ValueError(f"{cls.__name__} needs fields, got {type(encoded).__name__}")
+        return built(cls, encoded)
     return built(cls, {name: _decode(item, tensors, classes) for name, item in encoded.items()})
 
 
