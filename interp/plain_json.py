@@ -11,7 +11,6 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
-from jaxtyping import jaxtyped
 from torch import Tensor
 
 
@@ -39,20 +38,32 @@ def from_plain(cls: type, encoded: Any) -> Any:
 
 
 def built(cls: type, values: Any) -> Any:
-    """An instance of the dataclass ``cls`` from its fields by name: each there, of its annotation, and the sizes of its tensors' axes the same in all.
+    """An instance of the dataclass ``cls`` from its fields by name.
 
-    Raises ValueError where they are not.
+    Raises ValueError unless each is there and is what its annotation says, and axes of one name have one size in all of them.
     """
     hints = get_type_hints(cls)
     names = {field.name for field in fields(cls) if field.init}
     if not isinstance(values, Mapping) or set(values) != names:
         got = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
         raise ValueError(f"{cls.__name__} needs the fields {sorted(names)}, got {got}")
-    with jaxtyped("context"):
-        for name, value in values.items():
-            if not fits(value, hints[name]):
-                raise ValueError(f"field {name!r} of {cls.__name__} is not a {hints[name]}")
+    sizes: dict[str, int] = {}
+    for name, value in values.items():
+        if not fits(value, hints[name]):
+            raise ValueError(f"field {name!r} of {cls.__name__} is not a {hints[name]}")
+        for axis, size in _axes(value, hints[name]):
+            if sizes.setdefault(axis, size) != size:
+                raise ValueError(f"the axis {axis} of {cls.__name__} has {sizes[axis]} entries, and {size} in {name!r}")
     return cls(**values)
+
+
+def _axes(value: Any, annotation: Any) -> list[tuple[str, int]]:
+    """The named axes of a tensor with their sizes, where its annotation, or an arm of it, names each of them."""
+    arms = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    for names in (str(arm.dim_str).split() for arm in arms if hasattr(arm, "dim_str") and isinstance(value, Tensor)):
+        if len(names) == value.ndim and all(name.isidentifier() for name in names):
+            return [(name, size) for name, size in zip(names, value.shape, strict=True) if name != "_"]
+    return []
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -65,11 +76,10 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin is tuple:
         if not isinstance(value, tuple):
             return False
-        if arguments[-1] is Ellipsis:
-            return all(_fits_alone(item, arguments[0]) for item in value)
-        return len(value) == len(arguments) and all(map(fits, value, arguments))
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return len(value) == len(kinds) and all(map(fits, value, kinds))
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and all(all(map(_fits_alone, item, arguments)) for item in value.items())
+        return isinstance(value, Mapping) and all(all(map(fits, item, arguments)) for item in value.items())
     if annotation is None or annotation is NoneType:
         return value is None
     if annotation is float:
@@ -77,12 +87,6 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, annotation) if isinstance(annotation, type) else True
-
-
-def _fits_alone(value: Any, annotation: Any) -> bool:
-    """``fits`` for one of several, each of which has sizes of its own."""
-    with jaxtyped("context"):
-        return fits(value, annotation)
 
 
 def _read(value: Any, annotation: Any, name: str) -> Any:

@@ -259,5 +259,5 @@ def test_sizes_of_axes_agree_where_they_have_one_name(tmp_path) -> None:
     everything(Sized, several=several).save(path)
     assert_close(list(load_result(path).several), list(several))
     everything(Sized, several=several, ids=torch.ones(3, 2, dtype=torch.int64)).save(path)
-    with pytest.raises(ModelError, match="field '(ids|values)' of Sized is not a"):
+    with pytest.raises(ModelError, match="the axis pos of Sized has [23] entries, and [23] in '(ids|values)'"):
         load_result(path)
