@@ -12,6 +12,7 @@ import torch
 
 import interp
 from interp.errors import ModelError
+from interp.runner.run import Run
 
 PROMPTS = (
     "The Eiffel Tower is located in the city of",
@@ -32,10 +33,16 @@ def plain(model: interp.Model, prompt: str) -> torch.Tensor:
         return model.hf(torch.tensor([model.tokens(prompt).ids])).logits[0]
 
 
+def logits(run: Run) -> torch.Tensor:
+    """The logits of a run that was asked for them."""
+    assert run.logits is not None
+    return run.logits
+
+
 def hooked(dtype: str) -> float:
     """Promise 1: every site captured against a plain forward."""
     model = interp.load("smollm2-135m", device="cpu", dtype=dtype)
-    return max(apart(model.run(text, "all", logits="all").logits[0], plain(model, text)) for text in PROMPTS)
+    return max(apart(logits(model.run(text, "all", logits="all"))[0], plain(model, text)) for text in PROMPTS)
 
 
 def batched(model: interp.Model) -> float:
@@ -75,10 +82,10 @@ def resumed(model: interp.Model) -> float:
         patches = [
             interp.Patch(site, cache[site][:, place], positions=place) for place in range(len(model.tokens(clean)))
         ]
-        resumed_logits = base.resume(patches).logits
+        again = base.resume(patches).logits
+        assert again is not None
         found += [
-            apart(row[0], model.run(clean, (), patch).last_logits[0])
-            for row, patch in zip(resumed_logits, patches, strict=True)
+            apart(row[0], model.run(clean, (), patch).last_logits[0]) for row, patch in zip(again, patches, strict=True)
         ]
     return max(found)
 

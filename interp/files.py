@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _PREFIX, _SUFFIX = ".interp-", ".part"
-_STALE_SECONDS = 3600.0
+STALE_SECONDS = 3600.0
 """No writer leaves its temporary file untouched for so long."""
 _looked_at: set[Path] = set()
 
@@ -94,7 +94,7 @@ def _remove_stale(folder: Path) -> None:
     _looked_at.add(folder)
     for part in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
         with suppress(OSError):
-            if time.time() - part.stat().st_mtime > _STALE_SECONDS:
+            if time.time() - part.stat().st_mtime > STALE_SECONDS:
                 part.unlink()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from interp.editing.new_folder import new_folder
 from interp.errors import UsageError
 from interp.files import write_bytes
 
@@ -101,3 +102,15 @@ def test_a_kill_between_write_and_rename_leaves_the_old_file_and_what_the_next_w
         subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)
         assert path.read_bytes() == b"newer"
         assert part.exists() is stays  # one that may be another process's at work is left alone
+
+
+def test_a_folder_that_a_killed_process_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    left = {age: tmp_path / f".adapter.{age}.part" for age in (600, 7200)}
+    for age, folder in left.items():
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_bytes(b"half of it")
+        for path in (folder / "adapter_model.safetensors", folder):
+            os.utime(path, (time.time() - age, time.time() - age))
+    with new_folder(tmp_path / "adapter") as building:
+        (building / "file").write_bytes(b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter", left[600].name}

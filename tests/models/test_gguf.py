@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from interp.errors import ModelError
+from interp.models.cache import file_sha256
 from interp.models.convert import converted, converted_folder
 from interp.models.gguf import QUANT_TYPES, read_gguf_header
 from interp.models.loading import load_parts
@@ -307,3 +308,12 @@ def test_metadata_that_claim_more_than_there_is(tiny_gguf, empty_cache, key: str
     with pytest.raises(ModelError, match=said):
         converted(damaged(tiny_gguf, at, "I", value), silent)
     assert not list((empty_cache / "converted").iterdir())
+
+
+def test_what_a_killed_conversion_left_is_removed_by_the_next(tiny_gguf, empty_cache) -> None:
+    parent = empty_cache / "converted"
+    left = parent / f".{converted_folder(file_sha256(tiny_gguf)).name[:16]}.left"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half of it")
+    folder = converted(tiny_gguf, silent)
+    assert list(parent.iterdir()) == [folder]
