@@ -76,11 +76,16 @@ class SweepFolder:
         """A file's bytes."""
         return self._files.cat_file(f"{self.path}/{name}")
 
+    def read_json(self, name: str) -> Any:
+        """The value of a JSON file. Raises ModelError where it holds something else."""
+        return self._parsed(name, [self.read(name)])[0]
+
     def read_json_lines(self, name: str) -> list[Any]:
-        """The values of a file of JSON, one a line or one in all. Raises ModelError where it holds something else."""
-        data = self.read(name)
+        """The values of a JSON Lines file. Raises ModelError where it holds something else."""
+        return self._parsed(name, self.read(name).splitlines())
+
+    def _parsed(self, name: str, texts: Sequence[bytes]) -> list[Any]:
         try:
-            texts = data.splitlines() if name.endswith("l") else [data]
             return [parse_json(text) for text in texts]
         except ValueError as error:
             raise ModelError(

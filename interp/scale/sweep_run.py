@@ -39,8 +39,7 @@ class SweepRun:
     def begin(self) -> None:
         """Reads the manifest of what is to be gone on with, and checks that it is the same sweep; or writes a new one."""
         if self.folder.has(MANIFEST) and (self.folder.has(ROWS) or self.folder.parts()):
-            (manifest,) = self.folder.read_json_lines(MANIFEST)
-            self.manifest = checked(manifest, self.folder.url)
+            self.manifest = checked(self.folder.read_json(MANIFEST), self.folder.url)
             check_same(self.manifest, self.folder.read_json_lines(ITEMS), self.config, self.folder.url)
             return
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
