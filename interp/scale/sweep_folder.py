@@ -162,7 +162,9 @@ class SweepFolder:
             with self._files.open(f"{self.path}/{ROWS}", "rb") as file:
                 table = pq.ParquetFile(file)
                 for index in range(table.num_row_groups):
-                    yield table.read_row_group(index)
+                    group = table.read_row_group(index)
+                    group.validate(full=True)  # text that is no UTF-8 would be found only where it is used
+                    yield group
         except (OSError, pa.ArrowException) as error:
             raise ModelError(
                 f"{self.url}/{ROWS} is not a readable table ({brief(error)}); run the sweep again"
