@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.editing.edit import LayerEdit
 from interp.editing.folder_shards import replaced
-from interp.errors import ModelError
+from interp.errors import ModelError, brief
 from interp.foreign_json import parse_json
 from interp.plain_json import built
 from interp.prompts import Fact
@@ -85,11 +85,11 @@ def read_log(folder: Path) -> FolderLog | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header["schema_version"] != _VERSION:
             raise ModelError(
-                f"{path} is of version {header['schema_version']}, this interp reads {_VERSION}; upgrade interp"
+                f"{path} is of version {brief(header['schema_version'])}, this interp reads {_VERSION}; upgrade interp"
             )
         return _decoded(header, tensors)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
+        cause = brief(error) or type(error).__name__
         raise ModelError(
             f"{path} is damaged ({cause}), so the edits of this folder cannot be taken back; fetch the folder again"
         ) from error

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.errors import UsageError, unknown
+from interp.errors import UsageError, brief, unknown
 from interp.scale.sweep_analyzers import SweepAnalyzer, analyzer_named
 from interp.scale.sweep_items import ItemSource, read_items
 
@@ -148,7 +148,7 @@ def _parsed(path: Path) -> Mapping[str, Any]:
         found = yaml.safe_load(text)
         _check_size(found)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
+        cause = brief(error) or type(error).__name__
         raise UsageError(f"{path} is not YAML: {cause}") from error
     if not isinstance(found, Mapping):
         raise UsageError(f"{path} holds no keys; a sweep needs at least 'analyzer'; valid: {', '.join(_KEYS)}")

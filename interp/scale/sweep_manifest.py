@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from interp.errors import ModelError, UsageError
+from interp.errors import ModelError, UsageError, brief
 from interp.plain_json import built
 from interp.results import Provenance
 from interp.scale.sweep_config import SweepConfig
@@ -34,7 +34,7 @@ def checked(manifest: Any, url: str) -> dict[str, Any]:
         for source in manifest["sources"].values():
             provenance_of(source, manifest)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
+        cause = brief(error) or type(error).__name__
         raise ModelError(f"sweep.json in {url} is damaged ({cause}); put it back, or choose another folder") from error
     return manifest
 
