@@ -17,7 +17,7 @@ STRUCTURE := tests/test_layers.py tests/test_annotations.py tests/test_public_su
 SPHINX := $(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees -b html
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check bench docs site pictures atlas clean
+.PHONY: help install demo test test-all check audit bench docs site pictures atlas clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,15 @@ check: $(VENV)/.installed-dev ## Lint, format, types, structure and the site; fa
 	$(BIN)/pyright
 	$(PYTEST) -q $(STRUCTURE)
 	$(SPHINX) . build/site
+	@$(MAKE) -s audit
+
+audit: ## Look up known vulnerabilities of the exact versions (skips without pip-audit or a network)
+	@if ! command -v pip-audit > /dev/null; then echo "audit skipped: pip-audit is not installed"; exit 0; fi; \
+	found=$$(mktemp); \
+	if pip-audit -r constraints.txt --no-deps --disable-pip --timeout 10 -f json -o "$$found"; then echo "no known vulnerability"; code=0; \
+	elif [ -s "$$found" ]; then cat "$$found"; code=1; \
+	else echo "audit skipped: pip-audit got no answer"; code=0; fi; \
+	rm -f "$$found"; exit $$code
 
 bench: $(VENV)/.installed-bench ## Measure speed and memory beside other tools and write docs/benchmarks.md
 	$(BIN)/python -m experiments.benchmarks.run

@@ -135,6 +135,7 @@ def edit(
     for path in paths:
         check_result_path(path)
     fact = read_fact(prompt, subject, target)
+    _check_asked(paraphrase=paraphrase, neighbour=neighbour)
     settings = _settings(method, steps)
     speaker = Output(command="edit", as_json=as_json, quiet=quiet)
     found = _read_moments(moments or [])
@@ -201,6 +202,13 @@ def read_fact(prompt: str, subject: str, target: str) -> "Fact":
     if "{}" in text:
         raise UsageError(f"the prompt {text!r} holds {{}}, which stands for the subject in a fact; leave it out")
     return Fact(subject, text.replace(subject, "{}"), target)
+
+
+def _check_asked(**prompts: list[str] | None) -> None:
+    """Fails before any work where a prompt that is asked beside the fact is empty."""
+    for name, texts in prompts.items():
+        if not all(texts or ()):
+            raise UsageError(f"a prompt of --{name} is empty; give at least one character of text")
 
 
 def _settings(method: str, steps: int | None) -> "EditSettings":

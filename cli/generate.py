@@ -97,7 +97,7 @@ def generate(
 def _draw(target: Any, result: "Generation", steps: bool) -> None:
     from interp.tokens import visible
 
-    target.file.write(inert(result.text) + "\n")
+    target.out(inert(result.text), highlight=False)
     if steps:
         read = " ".join(visible(piece) for piece in result.tokens.pieces)
         target.print(f"\nread, {len(result.tokens)} tokens: {read}", soft_wrap=True, markup=False, highlight=False)

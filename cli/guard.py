@@ -74,7 +74,7 @@ def _unforeseen(kind: type[BaseException], error: BaseException, trace: Tracebac
 def _usage_message(error: typer.TyperException) -> str:
     """The parser's message with the valid options where one is unknown, and where to read more."""
     message = error.format_message()
-    context = getattr(error, "ctx", None)
+    context, refused = getattr(error, "ctx", None), getattr(error.__cause__, "errors", None)
     if context is None:
         return message
     if hasattr(error, "option_name") and hasattr(error, "possibilities"):
@@ -82,6 +82,10 @@ def _usage_message(error: typer.TyperException) -> str:
             name for parameter in context.command.params for name in parameter.opts if name.startswith("--")
         )
         message = f"{error.message}; valid: {', '.join(options)}"
+    elif message.startswith("No such command"):
+        message = f"{message.rstrip('.')}; valid: {', '.join(context.command.commands)}"
+    elif refused is not None:  # pydantic's, whose words say what was expected and not what was got
+        message = f"{message.rstrip('.')}, got {refused()[0]['input']!r}"
     return f"{message.rstrip('.')}; see `{context.command_path} --help`"
 
 

@@ -50,7 +50,10 @@ class Output:
             if self.as_json:
                 sys.stdout.write(self._json(payload))
             else:
-                draw(console())
+                screen = console()
+                with screen.capture() as drawn:  # so that an interrupt leaves all of it or nothing
+                    draw(screen)
+                sys.stdout.write(drawn.get())
             return
         if self.as_json:
             write_bytes(self.path, self._json(payload).encode())

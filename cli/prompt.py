@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from interp.errors import UsageError
+from interp.foreign_json import parse_json
 from interp.prompts import Conversation
 
 
@@ -35,7 +36,7 @@ def _read_stdin() -> str:
 
 def _read_conversation(path: Path) -> Conversation:
     try:
-        messages = json.loads(path.read_text(encoding="utf-8"))
+        messages = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -46,4 +47,7 @@ def _read_conversation(path: Path) -> Conversation:
         messages = messages.get("messages")
     if not isinstance(messages, list):
         raise UsageError(f'{path} must hold a list of {{"role": ..., "content": ...}}')
-    return Conversation.from_messages(messages)
+    try:
+        return Conversation.from_messages(messages)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error

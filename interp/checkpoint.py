@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import ModelError, UsageError
+from interp.errors import ModelError, UsageError, brief
 from interp.files import save_tensors
 
 if TYPE_CHECKING:
@@ -76,9 +76,7 @@ class Checkpoint:
                 key = (file.metadata() or {}).get(_HEADER_KEY)
                 parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(
-                f"{path} is not a readable checkpoint ({' '.join(str(error).split())}); remove it"
-            ) from error
+            raise ModelError(f"{path} is not a readable checkpoint ({brief(error)}); remove it") from error
         if key != self._key:
             raise UsageError(
                 f"{path} is not a checkpoint of this work (another model, prompt or setting); choose another path"

@@ -1,12 +1,12 @@
 """Reading the texts of a corpus from a text file, a ``.jsonl`` file, a ``.parquet`` file or a Hugging Face dataset, as they stream by."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from interp.errors import UsageError
+from interp.foreign_json import parse_json
 
 _ROWS_AT_ONCE = 256
 """Rows of a Parquet file in memory at one time."""
@@ -55,7 +55,7 @@ def _jsonl_texts(path: Path, field: str) -> Iterator[SourceText]:
     for line in _lines(path):
         where = f"line {line.number + 1} of {path}"
         try:
-            record = json.loads(line.text)
+            record = parse_json(line.text)
         except ValueError as error:
             raise UsageError(f"{where} is not JSON ({error}); each line is an object with a {field}") from error
         text = record.get(field) if isinstance(record, dict) else None

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
 
+_LONGEST = 400
+"""Characters of what was got that an error repeats: a damaged file can hold names as long as itself."""
+
 
 class InterpError(Exception):
     """Base of every error that ``interp`` raises on purpose."""
@@ -44,12 +47,19 @@ class VerificationError(InterpError):
     exit_code = 6
 
 
+def brief(cause: object) -> str:
+    """A cause in one line that is not too long, for an error that passes it on."""
+    line = " ".join(str(cause).split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+
+
 def unknown(what: str, got: object, valid: Iterable[object]) -> UsageError:
     """An error for a name that is not among the valid ones, with the nearest valid name first."""
-    names = [str(name) for name in valid]
-    close = get_close_matches(str(got), names, n=1)
+    names, given = [str(name) for name in valid], str(got)
+    given = given if len(given) <= _LONGEST else f"{given[:_LONGEST]}…"
+    close = get_close_matches(given, names, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return UsageError(f"unknown {what} {str(got)!r}{hint}; valid: {', '.join(names)}")
+    return UsageError(f"unknown {what} {given!r}{hint}; valid: {', '.join(names)}")
 
 
 def out_of_range(what: str, got: int, size: int) -> UsageError:

@@ -2,21 +2,30 @@
 
 ``replacing(path)`` gives a temporary path in the same folder; when the block ends well the file is synced and renamed over ``path``,
 with the permissions the umask gives. Targets that are not regular files (devices, folders, sockets) are refused; a symbolic link is
-followed and its target replaced.
+followed and its target replaced. A process that is killed leaves its temporary file; the first write into the folder an hour later, or
+after that, removes it.
 """
 
+import errno
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interp.errors import UsageError
+from interp.errors import UsageError, brief
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_PREFIX, _SUFFIX = ".interp-", ".part"
+STALE_SECONDS = 3600.0
+"""No writer leaves its temporary file untouched for so long."""
+_looked_at: set[Path] = set()
 
 
 @contextmanager
@@ -31,8 +40,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise UsageError(f"{path} is not a regular file; choose another output path")
     if not target.parent.is_dir():
         raise UsageError(f"the folder {target.parent} does not exist; create it or choose another output path")
+    _remove_stale(target.parent)
     try:
-        handle, name = tempfile.mkstemp(prefix=".interp-", suffix=".part", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=target.parent)
     except OSError as error:
         raise UsageError(f"cannot write in {target.parent}: {error.strerror}") from error
     os.close(handle)
@@ -60,6 +70,7 @@ def save_tensors(path: str | os.PathLike[str], tensors: "Mapping[str, Tensor]", 
 
     Tensors that share memory are written one by one, as the format asks.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     separate: dict[str, Tensor] = {}
@@ -70,7 +81,21 @@ def save_tensors(path: str | os.PathLike[str], tensors: "Mapping[str, Tensor]", 
         separate[name] = tensor.clone() if storage in storages else tensor
         storages.add(storage)
     with replacing(path) as temporary:
-        save_file(separate, temporary, dict(metadata))
+        try:
+            save_file(separate, temporary, dict(metadata))
+        except SafetensorError as error:  # what the file system said, as text
+            raise OSError(errno.EIO, brief(error)) from error
+
+
+def _remove_stale(folder: Path) -> None:
+    """Removes what killed processes left half-written in a folder; a process looks once, so that many writes stay quick."""
+    if folder in _looked_at:
+        return
+    _looked_at.add(folder)
+    for part in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > STALE_SECONDS:
+                part.unlink()
 
 
 def _umask() -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from interp.errors import UsageError
 
-_SPELLING = re.compile(r"\s*(?:L\s*(\d+)\s*H\s*(\d+)|(\d+)\.(\d+))\s*", re.IGNORECASE)
+_SPELLING = re.compile(r"\s*(?:L\s*(\d{1,9})\s*H\s*(\d{1,9})|(\d{1,9})\.(\d{1,9}))\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, order=True)

@@ -32,11 +32,61 @@ def plain(value: Any) -> Any:
 def from_plain(cls: type, encoded: Any) -> Any:
     """The instance of the dataclass ``cls`` that ``plain`` gave ``encoded`` for. Raises ValueError where it does not fit."""
     hints = get_type_hints(cls)
+    if not isinstance(encoded, Mapping):
+        return built(cls, encoded)
+    return built(cls, {name: _read(value, hints.get(name, Any), name) for name, value in encoded.items()})
+
+
+def built(cls: type, values: Any) -> Any:
+    """An instance of the dataclass ``cls`` from its fields by name.
+
+    Raises ValueError unless each is there and is what its annotation says, and axes of one name have one size in all of them.
+    """
+    hints = get_type_hints(cls)
     names = {field.name for field in fields(cls) if field.init}
-    if not isinstance(encoded, Mapping) or set(encoded) != names:
-        got = sorted(encoded) if isinstance(encoded, Mapping) else type(encoded).__name__
+    if not isinstance(values, Mapping) or set(values) != names:
+        got = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
         raise ValueError(f"{cls.__name__} needs the fields {sorted(names)}, got {got}")
-    return cls(**{name: _read(encoded[name], hints[name], name) for name in names})
+    sizes: dict[str, int] = {}
+    for name, value in values.items():
+        if not fits(value, hints[name]):
+            raise ValueError(f"field {name!r} of {cls.__name__} is not a {hints[name]}")
+        for axis, size in _axes(value, hints[name]):
+            if sizes.setdefault(axis, size) != size:
+                raise ValueError(f"the axis {axis} of {cls.__name__} has {sizes[axis]} entries, and {size} in {name!r}")
+    return cls(**values)
+
+
+def _axes(value: Any, annotation: Any) -> list[tuple[str, int]]:
+    """The named axes of a tensor with their sizes, where its annotation, or an arm of it, names each of them."""
+    arms = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    for names in (str(arm.dim_str).split() for arm in arms if hasattr(arm, "dim_str") and isinstance(value, Tensor)):
+        if len(names) == value.ndim and all(name.isidentifier() for name in names):
+            return [(name, size) for name, size in zip(names, value.shape, strict=True) if name != "_"]
+    return []
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether ``value`` is what ``annotation`` says: unions, tuples, mappings, classes and jaxtyping's array types."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return len(value) == len(kinds) and all(map(fits, value, kinds))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(all(map(fits, item, arguments)) for item in value.items())
+    if annotation is None or annotation is NoneType:
+        return value is None
+    if annotation is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 
 def _read(value: Any, annotation: Any, name: str) -> Any:

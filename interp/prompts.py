@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import SupportsIndex, TypeAlias
 
-from interp.errors import UsageError
+from interp.errors import UsageError, unknown
+from interp.foreign_json import parse_json
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -27,7 +28,7 @@ class Conversation:
             raise UsageError("a conversation needs at least one message")
         for role, content in self.messages:
             if role not in ROLES:
-                raise UsageError(f"unknown role {role!r}; valid: {', '.join(ROLES)}")
+                raise unknown("role", role, ROLES)
             if not isinstance(content, str):
                 raise UsageError(f"the content of a {role} message must be text, got {type(content).__name__}")
 
@@ -85,7 +86,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, object]]:
         rows = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     for number, line in rows:
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except json.JSONDecodeError as error:
             raise UsageError(f"{path}, line {number + error.lineno - 1}: not JSON ({error.msg})") from error
         for item in value if isinstance(value, list) else [value]:
@@ -102,7 +103,10 @@ def read_prompts(path: str | os.PathLike[str]) -> tuple[PromptLike, ...]:
         if isinstance(prompt, str):
             prompts.append(prompt)
         elif isinstance(messages, list):
-            prompts.append(Conversation.from_messages(messages))
+            try:
+                prompts.append(Conversation.from_messages(messages))
+            except UsageError as error:
+                raise UsageError(f"{path}, object {index}: {error}") from error
         elif isinstance(ids, list) and all(isinstance(token, int) for token in ids):
             prompts.append(tuple(ids))
         else:

@@ -22,15 +22,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args, get_type_hints
 
 from torch import Tensor
 
-from interp.errors import ModelError
+from interp.errors import ModelError, brief
 from interp.files import save_tensors
+from interp.foreign_json import parse_json
 from interp.maths.estimates import Estimate as Estimate  # a result's own word for a figure from samples
-from interp.plain_json import from_plain, plain
+from interp.plain_json import built, from_plain, plain
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -154,9 +154,9 @@ def load_result(path: str | os.PathLike[str]) -> Result:
         return _built(path, lambda: from_plain(known, encoded))
     text, tensors = _read(path)
     try:
-        header = json.loads(text)
+        header = parse_json(text)
         kind, version, encoded = header["kind"], header["schema_version"], header["fields"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise _damaged(path, "its header is not the JSON of a result") from error
     known = _known(path, kind, version)
     return _built(path, lambda: _build(known, encoded, tensors, _dataclasses_within(known)))
@@ -167,12 +167,16 @@ def _known(path: str | os.PathLike[str], kind: Any, version: Any) -> type[Result
     known = _KINDS.get(kind) if isinstance(kind, str) else None
     if known is None:
         kinds = ", ".join(sorted(_KINDS)) or "none"
-        raise ModelError(f"{path} holds a result of the unknown kind {kind!r}; this version of interp reads: {kinds}")
+        raise ModelError(
+            f"{path} holds a result of the unknown kind {brief(repr(kind))}; this version of interp reads: {kinds}"
+        )
     if version != known.schema_version:
         todo = (
             "upgrade interp" if isinstance(version, int) and version > known.schema_version else "make the result again"
         )
-        raise ModelError(f"{path} holds {kind!r} version {version}, this interp reads {known.schema_version}; {todo}")
+        raise ModelError(
+            f"{path} holds {kind!r} version {brief(repr(version))}, this interp reads {known.schema_version}; {todo}"
+        )
     return known
 
 
@@ -187,8 +191,8 @@ def _read_json(path: str | os.PathLike[str]) -> tuple[Any, Any, dict[str, Any]]:
     """Kind, version and fields of a result as JSON: the file of ``-o``, or what a command printed under ``--json``."""
     _check_there(path)
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = parse_json(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if isinstance(found, dict) and "kind" not in found and isinstance(found.get("result"), dict):
         found = found["result"]
@@ -219,7 +223,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Tensor]]:
 
 
 def _damaged(path: str | os.PathLike[str], cause: str) -> ModelError:
-    return ModelError(f"{path} is not a readable result file ({' '.join(cause.split())}); make it again")
+    return ModelError(f"{path} is not a readable result file ({brief(cause)}); make it again")
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -260,39 +264,9 @@ def _decode(value: Any, tensors: Mapping[str, Tensor], classes: Mapping[str, typ
 
 def _build(cls: type, encoded: Any, tensors: Mapping[str, Tensor], classes: Mapping[str, type]) -> Any:
     """An instance of the dataclass ``cls``, each field checked against its annotation."""
-    hints = get_type_hints(cls)
-    names = {field.name for field in fields(cls) if field.init}
-    if not isinstance(encoded, dict) or set(encoded) != names:
-        got = sorted(encoded) if isinstance(encoded, dict) else type(encoded).__name__
-        raise ValueError(f"{cls.__name__} needs the fields {sorted(names)}, got {got}")
-    values = {name: _decode(item, tensors, classes) for name, item in encoded.items()}
-    for name, value in values.items():
-        if not _fits(value, hints[name]):
-            raise ValueError(f"field {name!r} of {cls.__name__} is not a {hints[name]}")
-    return cls(**values)
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    """Whether ``value`` is what ``annotation`` says: unions, tuples, mappings, classes and jaxtyping's array types."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation is Any:
-        return True
-    if origin in (Union, UnionType):
-        return any(_fits(value, argument) for argument in arguments)
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        return len(value) == len(kinds) and all(map(_fits, value, kinds))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and all(all(map(_fits, item, arguments)) for item in value.items())
-    if annotation is None or annotation is NoneType:
-        return value is None
-    if annotation is float:
-        return isinstance(value, float | int) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, annotation) if isinstance(annotation, type) else True
+    if not isinstance(encoded, dict):
+        return built(cls, encoded)
+    return built(cls, {name: _decode(item, tensors, classes) for name, item in encoded.items()})
 
 
 def _dataclasses_within(cls: type) -> dict[str, type]:

@@ -241,7 +241,7 @@ def _read_hook_name(name: str, n_layers: int) -> tuple[str, tuple[int, ...] | No
     kinds = _kinds_by_hook()
     if name in kinds:
         return kinds[name], None
-    match = re.fullmatch(r"blocks\.(\*|-?\d+)\.(.+)", name)
+    match = re.fullmatch(r"blocks\.(\*|-?\d{1,9})\.(.+)", name)
     short = kinds.get(f"blocks.{{}}.{match[2]}") if match else None
     if match is None or short is None:
         return None
@@ -257,7 +257,7 @@ def read_layers(text: str, n_layers: int) -> tuple[int, ...]:
     """Layers from text such as ``5``, ``5,7``, ``0-4`` or ``-1`` (from the end)."""
     layers: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(-?\d+)(?:-(-?\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(-?\d{1,9})(?:-(-?\d{1,9}))?\s*", part)
         if match is None:
             raise UsageError(f"cannot read the layers {text!r}; write 5 or 5,7 or 0-4 or -1")
         first, last = (read_layer(int(value), n_layers) for value in (match[1], match[2] or match[1]))

@@ -30,7 +30,7 @@ settings.register_profile(
     deadline=None,  # the first example pays imports
     derandomize=True,
     database=None,
-    max_examples=50,
+    max_examples=int(os.environ.get("INTERP_TEST_EXAMPLES", "50")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("suite")

@@ -57,6 +57,22 @@ def test_every_analyzer_has_a_page_with_equations_reading_and_limits() -> None:
     assert not without, f"no how-to page with equations, reading and limits calls {sorted(without)}"
 
 
+def test_every_test_that_the_promises_name_is_there() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    promises = re.findall(r"^\| (\d+) \|.*$", text, re.MULTILINE)
+    assert promises == [str(number) for number in range(1, 21)]
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 40
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if f"def {name}(" not in (ROOT / "tests" / path).read_text(encoding="utf-8")
+    ]
+    assert missing == []
+    rows = [line for line in text.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert all("::test_" in row for row in rows)
+
+
 def test_every_command_of_the_examples_is_one() -> None:
     from interp_cli.main import COMMANDS
 

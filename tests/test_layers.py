@@ -19,6 +19,7 @@ LAYERS = {
     "interp.errors": 0,
     "interp.sites": 0,
     "interp.files": 0,
+    "interp.foreign_json": 0,
     "interp.heads": 0,
     "interp.maths": 1,
     "interp.figures": 1,

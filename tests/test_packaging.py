@@ -74,8 +74,10 @@ def test_the_wheel_holds_everything(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        licences = {name.rpartition(".dist-info/licenses/")[2] for name in archive.namelist() if "/licenses/" in name}
         entry_points = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
         assert "interp = interp_cli.main:main" in archive.read(entry_points).decode()
+    assert licences == {"LICENSE", "interp/report/vendor/LICENSE.plotly"}
     expected = set()
     for name, package in (("interp", "interp"), ("cli", "interp_cli")):
         files = [path for path in (source / name).rglob("*") if path.is_file()]

@@ -19,7 +19,9 @@ def test_conversations() -> None:
     assert Conversation.from_messages(given_).messages == (("user", "a"), ("assistant", "b"), ("user", "c"))
     with pytest.raises(UsageError, match="at least one message"):
         Conversation(())
-    with pytest.raises(UsageError, match="unknown role 'users'; valid: system, user, assistant, tool"):
+    with pytest.raises(
+        UsageError, match=r"unknown role 'users' \(did you mean 'user'\?\); valid: system, user, assistant, tool"
+    ):
         Conversation((("users", "hi"),))
     for bad in ([{"role": "user"}], [{"content": "x"}]):
         with pytest.raises(UsageError, match='each message must be {"role": ..., "content": ...}'):

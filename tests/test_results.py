@@ -76,6 +76,12 @@ def everything(cls: type[Everything] = Everything, **changes: Any) -> Everything
     return cls(**(values | changes))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sized(Everything):
+    kind: ClassVar[str] = "test_sized"
+    several: tuple[Float[Tensor, " pos"], ...]
+
+
 def rewrite(source, target, change) -> None:
     """The saved result at ``source``, its header changed by ``change``, written to ``target``."""
     from safetensors import safe_open
@@ -245,3 +251,13 @@ def test_import_is_light():
     code = "import sys, interp.results; print([m for m in ('pandas', 'plotly', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_sizes_of_axes_agree_where_they_have_one_name(tmp_path) -> None:
+    path = tmp_path / "sized.safetensors"
+    several = (torch.ones(2), torch.ones(5))  # each of several has sizes of its own
+    everything(Sized, several=several).save(path)
+    assert_close(list(load_result(path).several), list(several))
+    everything(Sized, several=several, ids=torch.ones(3, 2, dtype=torch.int64)).save(path)
+    with pytest.raises(ModelError, match="the axis pos of Sized has [23] entries, and [23] in '(ids|values)'"):
+        load_result(path)

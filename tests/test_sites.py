@@ -3,11 +3,23 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.errors import UsageError
-from interp.sites import ALIASES, GROUPS, KINDS, ORDER, Site, SiteKind, parse_site, parse_sites, read_layer, read_layers
+from interp.sites import (
+    ALIASES,
+    GROUPS,
+    KINDS,
+    ORDER,
+    Site,
+    SiteKind,
+    name_layers,
+    parse_site,
+    parse_sites,
+    read_layer,
+    read_layers,
+)
 
 N_LAYERS = 12
 EVERY = {kind: tuple(range(N_LAYERS)) if info.per_layer else (None,) for kind, info in KINDS.items()}
@@ -184,13 +196,51 @@ def test_a_layer_is_read_or_refused(layer: int, n_layers: int) -> None:
             read_layer(layer, n_layers)
 
 
-@given(st.text(max_size=30))
-def test_any_text_is_a_site_or_one_line_of_error(spec: str) -> None:
+# Pieces of the grammar in any order, beside any text at all: most are nearly a site.
+PIECES = (
+    *KINDS,
+    *GROUPS,
+    *ALIASES,
+    *"@-,.*[]0123 ",
+    "blocks.",
+    "hook_",
+    "5",
+    "11",
+    "12",
+    "-1",
+    "0-4",
+    "9" * 5000,
+    "١",
+    "\n",
+    "\x00",
+)
+GARBAGE = st.one_of(st.text(max_size=30), st.lists(st.sampled_from(PIECES), max_size=6).map("".join))
+
+
+@settings(max_examples=150)
+@given(GARBAGE)
+def test_any_text_is_a_site_or_one_line_of_error_with_what_is_valid(spec: str) -> None:
     try:
         found = parse(spec)
     except UsageError as error:
         words = str(error)
+        assert any(part in words for part in ("valid: ", "write ", "it has: ", "needs a layer", "has no layer"))
     else:
         assert found
+        assert parse([site.name for site in found]) == found
+        assert parse([str(site) for site in found]) == found
+        return
+    assert len(words.splitlines()) == 1
+
+
+@given(GARBAGE)
+def test_any_text_is_layers_or_one_line_of_error(text: str) -> None:
+    try:
+        found = read_layers(text, N_LAYERS)
+    except UsageError as error:
+        words = str(error)
+    else:
+        assert set(found) <= set(range(N_LAYERS))
+        assert read_layers(name_layers(sorted(found)), N_LAYERS) == tuple(sorted(found))
         return
     assert len(words.splitlines()) == 1

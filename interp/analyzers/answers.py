@@ -52,7 +52,7 @@ def ask(
     """
     tokens = prompt if isinstance(prompt, Tokens) else model.tokens(prompt)
     answer = first_choice(model, tokens) if target is None else read_answer(model, target)
-    other = None if against is None else read_answer(model, against)
+    other = None if against is None else read_answer(model, against, "answer against the target")
     if other is not None and other.ids[0] == answer.ids[0]:
         raise UsageError(
             f"the target {answer.text!r} and the answer against it {other.text!r} begin with the same token "
@@ -61,18 +61,18 @@ def ask(
     return Question(prompt=tokens, answer=answer, against=other, asked=continued(model, tokens, answer))
 
 
-def read_answer(model: Model, answer: AnswerLike) -> Answer:
-    """The tokens of an answer given as text or ids."""
+def read_answer(model: Model, answer: AnswerLike, what: str = "target") -> Answer:
+    """The tokens of an answer given as text or ids; errors call it ``what``."""
     if isinstance(answer, str):
         if not answer:
-            raise UsageError("the target is empty; give its text, such as ' Paris'")
+            raise UsageError(f"the {what} is empty; give its text, such as ' Paris'")
         if model.tokenizer is None:
-            raise UsageError("this model has no tokenizer; give the target as a token id or a list of ids")
+            raise UsageError(f"this model has no tokenizer; give the {what} as a token id or a list of ids")
         ids = tuple(int(index) for index in model.tokenizer(answer, add_special_tokens=False)["input_ids"])
     else:
         ids = (int(answer),) if isinstance(answer, int) else tuple(int(index) for index in answer)
     if not ids:
-        raise UsageError("the target has no token; give its text, such as ' Paris', or the ids of its tokens")
+        raise UsageError(f"the {what} has no token; give its text, such as ' Paris', or the ids of its tokens")
     for index in ids:
         if not 0 <= index < model.atlas.d_vocab:
             raise out_of_range("token id", index, model.atlas.d_vocab)

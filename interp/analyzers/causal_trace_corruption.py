@@ -54,6 +54,8 @@ def find_subject(tokens: Tokens, subject: SubjectLike) -> Subject:
     Raises UsageError for text that is not in the prompt or is there twice, and for positions that are not one after another.
     """
     if isinstance(subject, str):
+        if not subject:
+            raise UsageError("the subject is empty; give words of the prompt, spelt as there")
         return Subject(text=subject, positions=tokens.positions_of(subject))
     given = (subject,) if isinstance(subject, int) else tuple(subject)
     positions = tuple(sorted({tokens.position(index) for index in given}))

@@ -73,6 +73,10 @@ def _check_sizes(model: Model, periods: Sequence[int], copies: int, seeds: int, 
         raise UsageError(f"seeds is {seeds}; valid: 1 or more (an interval needs 2)")
     context = model.atlas.n_ctx
     longest = None if context is None else (context - lead) // copies
+    if context is not None and longest is not None and longest < 2:
+        raise UsageError(
+            f"copies is {copies}; valid: 2 to {(context - lead) // 2}, so that they fit the context of {context}"
+        )
     for period in periods:
         if period < 2 or (longest is not None and period > longest):
             limit = (

@@ -1,11 +1,11 @@
 """Reading a saved edit and holding it against the model it is to change."""
 
-import json
 import os
 from pathlib import Path
 
 from interp.editing.edit import Edit
 from interp.errors import ModelError
+from interp.foreign_json import parse_json
 from interp.runner.model import Model
 
 
@@ -40,7 +40,7 @@ def _kind(path: str | os.PathLike[str]) -> str | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            kind = json.loads((file.metadata() or {}).get("interp_result", "{}")).get("kind")
-    except (SafetensorError, OSError, ValueError, AttributeError, RecursionError):
+            kind = parse_json((file.metadata() or {}).get("interp_result", "{}")).get("kind")
+    except (SafetensorError, OSError, ValueError, AttributeError):
         return None
     return kind if isinstance(kind, str) else None

@@ -5,7 +5,7 @@ The file is written before the weights are, so that a process that is killed in 
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from torch import Tensor
 
 from interp.editing.edit import LayerEdit
 from interp.editing.folder_shards import replaced
-from interp.errors import ModelError
+from interp.errors import ModelError, brief
+from interp.foreign_json import parse_json
+from interp.plain_json import built
 from interp.prompts import Fact
 
 if TYPE_CHECKING:
@@ -79,15 +81,15 @@ def read_log(folder: Path) -> FolderLog | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER_KEY])
+            header = parse_json((file.metadata() or {})[_HEADER_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header["schema_version"] != _VERSION:
             raise ModelError(
-                f"{path} is of version {header['schema_version']}, this interp reads {_VERSION}; upgrade interp"
+                f"{path} is of version {brief(header['schema_version'])}, this interp reads {_VERSION}; upgrade interp"
             )
         return _decoded(header, tensors)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        cause = brief(error) or type(error).__name__
         raise ModelError(
             f"{path} is damaged ({cause}), so the edits of this folder cannot be taken back; fetch the folder again"
         ) from error
@@ -146,17 +148,23 @@ def _decoded(header: dict[str, Any], tensors: dict[str, Tensor]) -> FolderLog:
     edits = []
     for index, entry in enumerate(header["edits"]):
         layers = tuple(
-            LayerEdit(
-                left=tensors[f"interp.edit.{index}.{number}.left"],
-                right=tensors[f"interp.edit.{index}.{number}.right"],
-                **change,
+            built(
+                LayerEdit,
+                {
+                    "left": tensors[f"interp.edit.{index}.{number}.left"],
+                    "right": tensors[f"interp.edit.{index}.{number}.right"],
+                    **change,
+                },
             )
             for number, change in enumerate(entry["layers"])
         )
-        facts = tuple(Fact(*fact) for fact in entry["facts"])
+        words = [field.name for field in fields(Fact)]
+        facts = tuple(built(Fact, dict(zip(words, fact, strict=True))) for fact in entry["facts"])
         named = {key: entry[key] for key in ("name", "method", "model")}
-        edits.append(FolderEdit(layers=layers, facts=facts, tensors=tuple(entry["tensors"]), **named))
+        edits.append(built(FolderEdit, {"layers": layers, "facts": facts, "tensors": tuple(entry["tensors"]), **named}))
     logged = {
-        name: LoggedTensor(base=tensors[f"interp.base.{name}"], **found) for name, found in header["tensors"].items()
+        name: built(LoggedTensor, {"base": tensors[f"interp.base.{name}"], **found})
+        for name, found in header["tensors"].items()
     }
-    return FolderLog(edits=tuple(edits), tensors=logged, files=header["files"], undoing=header["undoing"])
+    rest = {"files": header["files"], "undoing": header["undoing"]}
+    return built(FolderLog, {"edits": tuple(edits), "tensors": logged, **rest})

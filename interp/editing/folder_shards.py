@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from interp.editing.new_folder import sync_folder
-from interp.errors import ModelError, UsageError
+from interp.errors import ModelError, UsageError, brief
 from interp.models.cache import cache_folder
 from interp.models.folder import folder_tensors, weight_files
 from interp.models.headers import TensorInfo, read_header
@@ -126,8 +127,9 @@ def replaced(folder: Path, file: str) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(part, folder / file)
         sync_folder(folder)
-    except OSError as error:
-        raise UsageError(f"cannot write {folder / file}: {error.strerror or error}; the file is as it was") from error
+    except (OSError, SafetensorError) as error:
+        cause = getattr(error, "strerror", None) or brief(error)
+        raise UsageError(f"cannot write {folder / file}: {cause}; the file is as it was") from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -1,15 +1,18 @@
 """Writing a folder so that it is there whole or not at all."""
 
+import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from interp.errors import UsageError
+from interp.files import STALE_SECONDS
 
 
 def check_new_folder(folder: str | os.PathLike[str]) -> Path:
@@ -34,8 +37,10 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     An empty ``folder`` may be there. Raises UsageError where it holds something, or where it cannot be written.
     """
     target = check_new_folder(folder)
+    prefix, suffix = f".{target.name[:16]}.", ".part"
+    _remove_stale(target.parent, prefix, suffix)
     try:
-        building = Path(tempfile.mkdtemp(prefix=f".{target.name[:16]}.", suffix=".part", dir=target.parent))
+        building = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=target.parent))
     except OSError as error:
         raise UsageError(f"cannot write in {target.parent}: {error.strerror}; choose another folder") from error
     try:
@@ -46,6 +51,15 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         raise UsageError(f"cannot write {folder}: {cause}; nothing was left there") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _remove_stale(parent: Path, prefix: str, suffix: str) -> None:
+    """Removes what killed processes left half-written: folders in which nothing was touched for a time that no writer takes."""
+    for left in parent.glob(f"{glob.escape(prefix)}*{suffix}"):
+        with suppress(OSError):
+            touched = max(path.stat().st_mtime for path in (left, *left.rglob("*")))
+            if time.time() - touched > STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from interp.errors import InterpError, ModelError
 from interp.files import write_bytes
+from interp.foreign_json import parse_json
 from interp.models.cache import cache_folder
 from interp.models.components import Components
 
@@ -37,8 +38,8 @@ def components_of(model: PreTrainedModel) -> Components:
         return shipped()[architecture]
     path = _cached_path(model, architecture)
     try:
-        return Components.from_json(json.loads(path.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
+        return Components.from_json(parse_json(path.read_bytes()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass  # absent or damaged: ask again and write it anew
     components = _ask_transformer_lens(model, architecture)
     try:

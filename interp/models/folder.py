@@ -3,12 +3,12 @@
 Nothing here imports torch. Every refusal is one line that names the file, the cause and the fix.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from interp.errors import ModelError
+from interp.foreign_json import parse_json
 from interp.models.headers import TensorInfo, broken, read_header
 
 SINGLE = "model.safetensors"
@@ -22,6 +22,7 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "tekken.json",
 )
+_LONGEST_NAME = 1000
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.pickle")
 CONVERSION = (
     "save it as safetensors once, on a machine where you trust it: "
@@ -32,12 +33,12 @@ CONVERSION = (
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or a ModelError that names the file."""
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise broken(path, "no such file", "fetch the whole model folder again") from None
     except OSError as error:
         raise broken(path, f"cannot be read ({error.strerror})", "check its permissions") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise broken(path, f"not valid JSON ({error})") from error
     if not isinstance(found, dict):
         raise broken(path, "not a JSON object")
@@ -73,12 +74,17 @@ def _weight_map(folder: Path) -> dict[str, str]:
 
 def _inside(folder: Path, name: str, named_by: Path) -> Path:
     """``folder / name`` if it stays in the folder, or in the blobs that a Hugging Face snapshot links to."""
+    if len(name) > _LONGEST_NAME:
+        raise broken(named_by, f"it names a file of {len(name):,} characters")
     parts = PurePosixPath(name.replace("\\", "/"))
     outside = f"{named_by} leads to {name!r} outside the model's folder; weights are read from the folder only"
     if parts.is_absolute() or ".." in parts.parts or ":" in name:
         raise ModelError(f"{outside}, fix its weight_map")
     path, root = folder / name, folder.resolve()
-    real = path.resolve()
+    try:
+        real = path.resolve()
+    except (ValueError, OSError, RuntimeError) as error:  # a name that no file can have; a link that leads to itself
+        raise broken(named_by, f"{name!r} cannot be a file ({error})") from error
     allowed = [root]
     if root.parent.name == "snapshots":
         allowed.append(root.parent.parent / "blobs")

@@ -13,7 +13,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from interp.errors import ModelError
 from interp.models.headers import TensorInfo, broken, open_size, refuse_other_formats
 
 # type id: (name, elements a block, bytes a block)
@@ -55,6 +54,7 @@ QUANT_TYPES: dict[int, tuple[str, int, int]] = {
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMS = 4
+_SIZES = ("embedding_length", "feed_forward_length", "key_length", "value_length", "vocab_size", "_count")
 _MAX_NESTING = 8
 
 Scalar = str | int | float | bool
@@ -109,6 +109,24 @@ def read_gguf_header(path: str | os.PathLike[str]) -> GgufHeader:
         raise broken(path, f"cannot be read ({error.strerror})", "check its permissions and the disk") from error
     except (struct.error, IndexError) as error:
         raise broken(path, "truncated: it ends inside its header") from error
+
+
+def check_sizes(path: Path, header: GgufHeader) -> None:
+    """Refuses metadata that speak of more layers, or of larger ones, than the file has tensors for: a model is made as they say.
+
+    Raises:
+        ModelError: naming the key.
+
+    """
+    blocks = {info.name.split(".")[1] for info in header.tensors if info.name.startswith("blk.")}
+    largest = max((size for info in header.tensors for size in info.shape), default=0)
+    of = f"{header.text('general.architecture')}."
+    count = header.metadata.get(f"{of}block_count")
+    if count != len(blocks):
+        raise broken(path, f"{of}block_count is {count} and the file has tensors of {len(blocks)} blocks")
+    for key, value in header.metadata.items():
+        if key.startswith(of) and key.endswith(_SIZES) and isinstance(value, int) and value > largest:
+            raise broken(path, f"{key} is {value:,} and no tensor is longer than {largest:,}")
 
 
 class _Reader:
@@ -208,9 +226,7 @@ class _Reader:
 
     def info(self, name: str, shape: tuple[int, ...], kind: int) -> TensorInfo:
         if kind not in QUANT_TYPES:
-            raise ModelError(
-                f"{self.path}: tensor {name!r} has the unknown GGUF type {kind}; convert it to another type"
-            )
+            raise broken(self.path, f"tensor {name!r} has the unknown GGUF type {kind}", "convert it to another type")
         label, block, block_bytes = QUANT_TYPES[kind]
         if shape and shape[-1] % block:
             raise broken(self.path, f"tensor {name!r} {list(shape)} does not divide into {label} blocks of {block}")

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from interp.errors import ModelError
+from interp.errors import ModelError, brief
 
 # name in the file: (readable name, bits an element)
 _DTYPES: dict[str, tuple[str, int]] = {
@@ -85,7 +85,7 @@ class TensorInfo:
 
 def broken(path: Path, cause: str, fix: str = _AGAIN) -> ModelError:
     """The one-line error for a damaged file: which, why, what to do."""
-    return ModelError(f"{path}: {cause}; {fix}")
+    return ModelError(f"{path}: {brief(cause)}; {fix}")
 
 
 def open_size(path: Path) -> int:

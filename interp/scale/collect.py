@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.corpora import CorpusLike, longest_window, open_documents
-from interp.errors import unknown
+from interp.errors import InterpError, unknown
 from interp.models.cache import Step
 from interp.models.progress import silent
 from interp.runner.model import Model
@@ -91,5 +91,10 @@ def collect(
     with place.writing():
         manifest = begun(place, model, documents, asked, settings, field)
         run = ChunkRun(model, asked, manifest.settings, kept)
-        Collection(model, documents, place, manifest, run, progress or silent).finish()
+        work = Collection(model, documents, place, manifest, run, progress or silent)
+        try:
+            work.finish()
+        except InterpError:
+            work.take_back()
+            raise
     return open_store(place.name)

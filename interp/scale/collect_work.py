@@ -43,6 +43,11 @@ class Collection:
                 self._enlist()
             self._fill(gap)
 
+    def take_back(self) -> None:
+        """Removes the manifest of a store that has no shard, so that a call that failed leaves nothing to go on with."""
+        if not self._records and MANIFEST in self._place.names():
+            self._place.remove(MANIFEST)
+
     def _enlist(self) -> None:
         """Writes this run into the manifest, and says where it differs from the one before."""
         self._told, own = True, self._model.provenance()
@@ -133,7 +138,6 @@ class Collection:
 
     def _complete(self, shards: int, last: Chunk | None, start: Cursor) -> None:
         if not shards:
-            self._place.remove(MANIFEST)
             raise UsageError(
                 f"there is no text in {self._documents.name}; give a corpus with at least one"
                 if last is None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from interp.errors import UsageError
 from interp.runner.model import Model
 
-_SLICE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(\d+)?)?")
+_SLICE = re.compile(r"(-?\d{1,9})?:(-?\d{1,9})?(?::(\d{1,9})?)?")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def _slice(text: str) -> slice:
         return slice(None)
     if text == "last":
         return slice(-1, None)
-    if re.fullmatch(r"-?\d+", text):
+    if re.fullmatch(r"-?\d{1,9}", text):
         place = int(text)
         return slice(place, place + 1 if place != -1 else None)
     match = _SLICE.fullmatch(text)

@@ -14,9 +14,9 @@ from interp.models.cache import Step
 from interp.models.progress import silent
 from interp.results import Provenance
 from interp.scale.store_files import Place, place_of
-from interp.scale.store_manifest import Manifest, Record, read_manifest, read_records
+from interp.scale.store_manifest import Manifest, Record, damaged, read_manifest, read_records, record_name
 from interp.scale.store_rows import COLUMNS, Rows, stored_sites
-from interp.scale.store_shards import check_tensors, read_index, read_tensors
+from interp.scale.store_shards import check_fit, check_tensors, read_index, read_tensors
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -199,7 +199,9 @@ class ActivationStore:
             if self._check and shard not in self._sound:
                 check_tensors(self._place, record)
                 self._sound.add(shard)
-            self._open[shard] = {**read_tensors(self._place, record), **read_index(self._place, record, COLUMNS)}
+            tensors = read_tensors(self._place, record)
+            check_fit(self._place, record, tensors, self.sites)
+            self._open[shard] = {**tensors, **read_index(self._place, record, COLUMNS)}
             if len(self._open) > _OPEN:
                 self._open.popitem(last=False)
         self._open.move_to_end(shard)
@@ -231,5 +233,8 @@ def open_store(folder: str | os.PathLike[str], *, check: bool = True) -> Activat
         raise UsageError(f"there is no activation store in {folder}; make one with: interp collect -o {folder}")
     records, found = read_records(place), []
     while len(found) in records:
-        found.append(records[len(found)])
+        record = records[len(found)]
+        if record.rows > manifest.settings.shard_rows:
+            raise damaged(place, record_name(record.shard), f"it says {record.rows:,} rows, more than a shard has")
+        found.append(record)
     return ActivationStore(place, manifest, found, check=check)

@@ -11,13 +11,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from interp.checkpoint import hash_of
-from interp.errors import ModelError, UsageError
+from interp.errors import ModelError, UsageError, brief
+from interp.foreign_json import parse_json
+from interp.plain_json import from_plain
 from interp.results import Provenance
 from interp.scale.store_files import Place
 
 MANIFEST = "store.json"
 VERSION = 1
 _SEAL = "sha256"
+_HEAD = ("format", "version")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,15 +141,7 @@ def read_manifest(place: Place) -> Manifest | None:
         raise ModelError(
             f"{place.name} is a store of version {data.get('version')!r}, this interp reads {VERSION}; make it again"
         )
-    complete = data["complete"]
-    return Manifest(
-        settings=Settings(**{**data["settings"], "sites": tuple(data["settings"]["sites"])}),
-        origin=Origin(**{**data["origin"], "edits": tuple(data["origin"]["edits"])}),
-        n_layers=data["n_layers"],
-        smaller=tuple((chunk, tokens) for chunk, tokens in data["smaller"]),
-        runs=tuple(Provenance(**run) for run in data["runs"]),
-        complete=None if complete is None else Totals(**complete),
-    )
+    return _made(Manifest, {name: data[name] for name in data if name not in _HEAD}, place, MANIFEST)
 
 
 def write_manifest(place: Place, manifest: Manifest) -> None:
@@ -158,8 +153,10 @@ def read_records(place: Place) -> dict[int, Record]:
     """The finished shards by number. Raises ModelError for a damaged record."""
     found = {}
     for name in sorted(name for name in place.names() if name.startswith("shard-") and name.endswith(".json")):
-        data = _unsealed(place, name)
-        found[data["shard"]] = Record(**{**data, "next": Cursor(**data["next"])})
+        record = _made(Record, _unsealed(place, name), place, name)
+        if record_name(record.shard) != name or record.rows < 1:
+            raise damaged(place, name, f"it is of shard {record.shard} with {record.rows} rows")
+        found[record.shard] = record
     return found
 
 
@@ -209,7 +206,7 @@ def _sealed(data: Mapping[str, Any]) -> bytes:
 
 def _unsealed(place: Place, name: str) -> dict[str, Any]:
     try:
-        data = json.loads(place.read(name))
+        data = parse_json(place.read(name))
         sealed = data.pop(_SEAL)
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise damaged(place, name) from error
@@ -218,11 +215,19 @@ def _unsealed(place: Place, name: str) -> dict[str, Any]:
     return data
 
 
-def damaged(place: Place, name: str) -> ModelError:
-    """The error for a file whose bytes are not those that were written."""
+def _made(cls: type, data: Any, place: Place, name: str) -> Any:
+    """A dataclass from the JSON of a file."""
+    try:
+        return from_plain(cls, data)
+    except (ValueError, TypeError) as error:
+        raise damaged(place, name, brief(error)) from error
+
+
+def damaged(place: Place, name: str, cause: str = "its SHA-256 is not the recorded one") -> ModelError:
+    """The error for a file that is not what was written, by default because its bytes are others."""
     todo = (
         "put it back, or make the store again in an empty folder"
         if name == MANIFEST
         else f"remove {record_name(int(name.split('-')[1].split('.')[0]))} from it and collect again: the same command fills the gap"
     )
-    return ModelError(f"{name} in {place.name} is damaged (its SHA-256 is not the recorded one); {todo}")
+    return ModelError(f"{name} in {place.name} is damaged ({cause}); {todo}")

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.errors import NumericsError
+from interp.errors import NumericsError, brief
 from interp.scale.store_files import Place
 from interp.scale.store_manifest import Cursor, Record, damaged, write_record
 from interp.scale.store_rows import Rows
@@ -91,15 +91,31 @@ def read_tensors(place: Place, record: Record) -> dict[str, Tensor]:
         raise damaged(place, record.tensors) from error
 
 
+def check_fit(place: Place, record: Record, tensors: Mapping[str, Tensor], sites: Sequence[str]) -> None:
+    """Raises ModelError unless a shard holds every site of its store, with a row for each that its record counts."""
+    for site in sites:
+        rows = len(tensors[site]) if site in tensors and tensors[site].ndim else None
+        if rows != record.rows:
+            has = "nothing" if rows is None else f"{rows:,} rows"
+            raise damaged(place, record.tensors, f"it has {has} of {site}, its record says {record.rows:,} rows")
+
+
 def read_index(place: Place, record: Record, columns: "tuple[str, ...]") -> dict[str, Tensor]:
     """Columns of a shard's index. Raises ModelError where its bytes are not those that were written."""
+    import pyarrow
     from pyarrow import parquet
 
     data = place.read(record.index)
     if hashlib.sha256(data).hexdigest() != record.index_sha256:
         raise damaged(place, record.index)
-    table = parquet.read_table(io.BytesIO(data), columns=list(columns))
-    return {name: torch.from_numpy(table.column(name).to_numpy().astype("int64")) for name in columns}
+    try:
+        table = parquet.read_table(io.BytesIO(data), columns=list(columns))
+        found = {name: torch.from_numpy(table.column(name).to_numpy().astype("int64")) for name in columns}
+    except (pyarrow.ArrowException, OSError, ValueError, LookupError) as error:
+        raise damaged(place, record.index, brief(error)) from error
+    if table.num_rows != record.rows:
+        raise damaged(place, record.index, f"it has {table.num_rows} rows, its record says {record.rows}")
+    return found
 
 
 def check_tensors(place: Place, record: Record) -> None:

@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.errors import UsageError, unknown
+from interp.errors import UsageError, brief, unknown
 from interp.scale.sweep_analyzers import SweepAnalyzer, analyzer_named
 from interp.scale.sweep_items import ItemSource, read_items
 
 SUFFIXES = (".toml", ".yaml", ".yml")
 _KEYS = ("analyzer", "model", "models", "device", "dtype", "offline", "threads", "seed", "items", "settings", "grid")
+_MOST_VALUES = 1_000_000
 _MODEL_KEYS = ("name", "revision", "dtype", "device")
 
 
@@ -119,7 +120,12 @@ def read_config(config: "str | os.PathLike[str] | Mapping[str, Any] | SweepConfi
     if isinstance(config, Mapping):
         return _Reader("the sweep", Path()).config(config)
     path = Path(config)
-    return _Reader(str(path), path.parent).config(_parsed(path))
+    try:
+        return _Reader(str(path), path.parent).config(_parsed(path))
+    except UsageError as error:
+        if str(path) in str(error):
+            raise
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _parsed(path: Path) -> Mapping[str, Any]:
@@ -134,17 +140,31 @@ def _parsed(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".toml":
         try:
             return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{path} is not TOML: {error}") from error
     import yaml
 
     try:
         found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        _check_size(found)
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        cause = brief(error) or type(error).__name__
+        raise UsageError(f"{path} is not YAML: {cause}") from error
     if not isinstance(found, Mapping):
         raise UsageError(f"{path} holds no keys; a sweep needs at least 'analyzer'; valid: {', '.join(_KEYS)}")
     return found
+
+
+def _check_size(value: Any) -> None:
+    """Raises ValueError for more values than a sweep can have: aliases of YAML can stand for any number of them, or for themselves."""
+    waiting, left = [value], _MOST_VALUES
+    while waiting:
+        one = waiting.pop()
+        inner = list(one.values()) if isinstance(one, dict) else one if isinstance(one, list) else []
+        left -= len(inner)
+        if left < 0:
+            raise ValueError(f"it has more than {_MOST_VALUES:,} values, or aliases that lead to themselves")
+        waiting += inner
 
 
 @dataclass(frozen=True)

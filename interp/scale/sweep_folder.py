@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import ModelError, UsageError
+from interp.errors import ModelError, UsageError, brief
 from interp.files import replacing, write_bytes
+from interp.foreign_json import parse_json
 
 if TYPE_CHECKING:
     from pyarrow import Schema, Table
@@ -74,6 +75,22 @@ class SweepFolder:
     def read(self, name: str) -> bytes:
         """A file's bytes."""
         return self._files.cat_file(f"{self.path}/{name}")
+
+    def read_json(self, name: str) -> Any:
+        """The value of a JSON file. Raises ModelError where it holds something else."""
+        return self._parsed(name, [self.read(name)])[0]
+
+    def read_json_lines(self, name: str) -> list[Any]:
+        """The values of a JSON Lines file. Raises ModelError where it holds something else."""
+        return self._parsed(name, self.read(name).splitlines())
+
+    def _parsed(self, name: str, texts: Sequence[bytes]) -> list[Any]:
+        try:
+            return [parse_json(text) for text in texts]
+        except ValueError as error:
+            raise ModelError(
+                f"{self.url}/{name} is damaged ({error}); put it back, or choose another folder"
+            ) from error
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a file, all of it or nothing. Raises UsageError where that cannot be done."""
@@ -145,9 +162,13 @@ class SweepFolder:
             with self._files.open(f"{self.path}/{ROWS}", "rb") as file:
                 table = pq.ParquetFile(file)
                 for index in range(table.num_row_groups):
-                    yield table.read_row_group(index)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ModelError(f"{self.url}/{ROWS} is not a readable table ({error}); run the sweep again") from error
+                    group = table.read_row_group(index)
+                    group.validate(full=True)  # text that is no UTF-8 would be found only where it is used
+                    yield group
+        except (OSError, pa.ArrowException) as error:
+            raise ModelError(
+                f"{self.url}/{ROWS} is not a readable table ({brief(error)}); run the sweep again"
+            ) from error
 
     def _groups(self, names: Sequence[str], schema: "Schema") -> "Iterator[Table]":
         """The parts' rows as tables of some size, each of whole tasks."""
@@ -169,10 +190,10 @@ class SweepFolder:
 
         try:
             return read(io.BytesIO(self.read(name)))
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             self.remove(name)
             raise ModelError(
-                f"{self.url}/{name} was damaged ({error}) and is removed; resume, and its task is computed again"
+                f"{self.url}/{name} was damaged ({brief(error)}) and is removed; resume, and its task is computed again"
             ) from error
 
     @contextmanager

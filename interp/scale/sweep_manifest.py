@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from interp.errors import ModelError, UsageError
+from interp.errors import ModelError, UsageError, brief
+from interp.plain_json import built
 from interp.results import Provenance
 from interp.scale.sweep_config import SweepConfig
 
@@ -26,6 +27,18 @@ def new_manifest(config: SweepConfig, created: str, version: str) -> dict[str, A
     }
 
 
+def checked(manifest: Any, url: str) -> dict[str, Any]:
+    """The manifest of a folder. Raises ModelError where it is none."""
+    try:
+        flattened(manifest["sweep"])
+        for source in manifest["sources"].values():
+            provenance_of(source, manifest)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        cause = brief(error) or type(error).__name__
+        raise ModelError(f"sweep.json in {url} is damaged ({cause}); put it back, or choose another folder") from error
+    return manifest
+
+
 def check_same(manifest: Mapping[str, Any], items: Sequence[Any], config: SweepConfig, url: str) -> None:
     """Raises UsageError, naming the first difference, where a folder holds another sweep than ``config`` asks for."""
     if manifest.get("schema_version") != SCHEMA_VERSION:
@@ -37,7 +50,9 @@ def check_same(manifest: Mapping[str, Any], items: Sequence[Any], config: SweepC
     for name in sorted(before.keys() | now.keys()):
         was, given = before.get(name, _MISSING), now.get(name, _MISSING)
         if was != given:
-            raise UsageError(f"{url} holds a sweep with {name} = {was}, and now it is {given}; {todo}")
+            raise UsageError(
+                f"{url} holds a sweep with {_cut(name)} = {_cut(was)}, and now it is {_cut(given)}; {todo}"
+            )
     if len(items) != len(config.items):
         raise UsageError(
             f"{url} holds a sweep of {len(items):,} items, and now there are {len(config.items):,}; {todo}"
@@ -71,7 +86,8 @@ def provenance_of(source: Mapping[str, Any], manifest: Mapping[str, Any]) -> Pro
     """The provenance of a model's rows."""
     known = {field.name for field in fields(Provenance)}
     held = {name: value for name, value in source.items() if name in known}
-    return Provenance(**held | {"created": manifest["created"], "seed": manifest["sweep"]["seed"], "command": None})
+    own = {"created": manifest["created"], "seed": manifest["sweep"]["seed"], "command": None}
+    return built(Provenance, held | own)
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -86,5 +102,8 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    return _cut(json.dumps(value, ensure_ascii=False))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 120 else f"{text[:119]}…"

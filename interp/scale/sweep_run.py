@@ -12,7 +12,7 @@ from interp.models.cache import Step
 from interp.scale.engine import Engine, Lost
 from interp.scale.sweep_config import SweepConfig, Task
 from interp.scale.sweep_folder import ITEMS, MANIFEST, ROWS, SweepFolder, as_lines, part_name
-from interp.scale.sweep_manifest import check_same, check_source, new_manifest, provenance_of
+from interp.scale.sweep_manifest import check_same, check_source, checked, new_manifest, provenance_of
 from interp.scale.sweep_result import SweepResult
 from interp.scale.sweep_summary import summarize
 from interp.scale.sweep_work import Reply, SweepWork, write_rows
@@ -39,9 +39,8 @@ class SweepRun:
     def begin(self) -> None:
         """Reads the manifest of what is to be gone on with, and checks that it is the same sweep; or writes a new one."""
         if self.folder.has(MANIFEST) and (self.folder.has(ROWS) or self.folder.parts()):
-            self.manifest = json.loads(self.folder.read(MANIFEST))
-            lines = self.folder.read(ITEMS).decode().splitlines()
-            check_same(self.manifest, [json.loads(line) for line in lines], self.config, self.folder.url)
+            self.manifest = checked(self.folder.read_json(MANIFEST), self.folder.url)
+            check_same(self.manifest, self.folder.read_json_lines(ITEMS), self.config, self.folder.url)
             return
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.manifest = new_manifest(self.config, created, __version__)

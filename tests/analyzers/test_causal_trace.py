@@ -295,7 +295,7 @@ def test_table_figure_and_round_trip(family, ids, tmp_path):
     ("arguments", "message"),
     [
         ({"subject": "Paris"}, r"'Paris' is not in the prompt .*; its tokens are \['<5>', '<9>'"),
-        ({"subject": ""}, "the text to find is empty"),
+        ({"subject": ""}, "the subject is empty"),
         ({"subject": "<"}, "occurs more than once"),
         ({"subject": [1, 3]}, r"positions \[1, 3\] are not one after another"),
         ({"subject": [10]}, "position 10 is out of range; valid: 0 to 9"),

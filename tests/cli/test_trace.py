@@ -245,7 +245,7 @@ def _rest(terminal: int) -> str:
     [
         ((PROMPT, "-s", "The Louvre"), 2, "'The Louvre' is not in the prompt"),
         (("Paris is Paris is", "-s", "Paris"), 2, "'Paris' occurs more than once in 'Paris is Paris is'"),
-        ((PROMPT, "-s", ""), 2, "the text to find is empty"),
+        ((PROMPT, "-s", ""), 2, "the subject is empty"),
         ((PROMPT,), 2, "Missing option '--subject' / '-s'"),
         (("", "-s", SUBJECT), 2, "the prompt is empty"),
         ((PROMPT, "-s", SUBJECT, "-t", ""), 2, "the target is empty"),

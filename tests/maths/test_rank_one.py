@@ -213,3 +213,18 @@ def test_a_moment_without_rank_is_refused():
     ):
         with pytest.raises(NumericsError, match="cannot be inverted"):
             solve()
+
+
+@given(seed=SEEDS)
+def test_the_change_in_plain_loops(seed):
+    """r u^T / (u^T k), entry by entry in float64; twice the key's direction or another scale of u changes nothing."""
+    moment, keys, residuals = draw(seed)
+    k, r = keys[:, 0].double().tolist(), residuals[:, 0].double().tolist()
+    u = key_direction(moment, keys[:, 0]).tolist()
+    overlap = sum(u[j] * k[j] for j in range(D_MLP))
+    want = [[r[i] * u[j] / overlap for j in range(D_MLP)] for i in range(D_MODEL)]
+    for scale in (1.0, -3.0, 1e-3):
+        direction = scale * torch.tensor(u, dtype=torch.float64)
+        close(full(rank_one_change(residuals[:, 0], direction, keys[:, 0])), want)
+    got = [sum(want[i][j] * k[j] for j in range(D_MLP)) for i in range(D_MODEL)]
+    close(got, r)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from interp.errors import ModelError
+from interp.models.cache import file_sha256
 from interp.models.convert import converted, converted_folder
 from interp.models.gguf import QUANT_TYPES, read_gguf_header
 from interp.models.loading import load_parts
@@ -281,3 +282,38 @@ def test_a_damaged_conversion_says_how_to_mend_it(tiny_gguf, empty_cache) -> Non
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(ModelError, match=f"truncated.*remove {folder}, which is made again"):
         load_parts(str(tiny_gguf), device="cpu", progress=silent)
+
+
+def test_a_missing_tensor_is_named_and_never_made_up(tiny_gguf, empty_cache) -> None:
+    """transformers draws what is missing at random and says nothing."""
+    content = tiny_gguf.read_bytes()
+    tiny_gguf.write_bytes(content.replace(b"blk.1.attn_q.weight", b"blk.1.attn_x.weight"))
+    with pytest.raises(ModelError, match=r"missing: model\.layers\.1\.self_attn\.q_proj\.weight") as caught:
+        converted(tiny_gguf, silent)
+    assert str(tiny_gguf) in str(caught.value)
+    assert not list((empty_cache / "converted").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("llama.block_count", 1 << 30, "llama.block_count is 1073741824 and the file has tensors of 2 blocks"),
+        ("llama.block_count", 1, "llama.block_count is 1 and the file has tensors of 2 blocks"),
+        ("llama.embedding_length", 1 << 30, "llama.embedding_length is 1,073,741,824 and no tensor is longer than 64"),
+        ("llama.rope.dimension_count", 1 << 31, "rope.dimension_count is 2,147,483,648 and no tensor is longer"),
+    ],
+)
+def test_metadata_that_claim_more_than_there_is(tiny_gguf, empty_cache, key: str, value: int, said: str) -> None:
+    at = tiny_gguf.read_bytes().index(key.encode()) + len(key) + 4
+    with pytest.raises(ModelError, match=said):
+        converted(damaged(tiny_gguf, at, "I", value), silent)
+    assert not list((empty_cache / "converted").iterdir())
+
+
+def test_what_a_killed_conversion_left_is_removed_by_the_next(tiny_gguf, empty_cache) -> None:
+    parent = empty_cache / "converted"
+    left = parent / f".{converted_folder(file_sha256(tiny_gguf)).name[:16]}.left"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half of it")
+    folder = converted(tiny_gguf, silent)
+    assert list(parent.iterdir()) == [folder]

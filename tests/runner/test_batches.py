@@ -5,9 +5,10 @@ import torch
 
 from interp.interventions import Apply, Patch, Scale, ZeroAblate
 from interp.runner.batch import by_length
+from interp.runner.model import Model
 from interp.tokens import from_ids
 from oracles.runner import plain_logits
-from tiny_models import FAMILIES, VARIANTS, prompt_ids
+from tiny_models import FAMILIES, VARIANTS, build, prompt_ids
 
 SUPPORTED = tuple(name for name in (*FAMILIES, *VARIANTS) if name != "opt_post_norm")
 LENGTHS = (5, 13, 1, 10)
@@ -38,6 +39,15 @@ def test_each_prompt_gets_the_numbers_it_has_alone(family, near, name: str) -> N
                 assert (mine[..., length:] <= 0).all(), site  # no weight on padding
                 mine = mine[..., :length]
             near(mine, expected)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox", "qwen3", "mistral", "phi3"])
+def test_attention_implementations_agree(near, name: str) -> None:
+    fused, eager = (Model(build(name, attn=attn)) for attn in ("sdpa", "eager"))
+    a, b = (model.run(ragged(), capture="resid_post") for model in (fused, eager))
+    for row, length in enumerate(LENGTHS):
+        near(a.logits[row, :length], b.logits[row, :length], 1e-4)
+        near(a.cache["resid_post@2"][row, :length], b.cache["resid_post@2"][row, :length], 1e-4)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma3_text", "bloom", "mixtral"])

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from interp.errors import UsageError
 from interp.interventions import Apply, Patch, Scale, Steer, ZeroAblate
+from interp.runner.model import Model
 from interp.runner.plan import Capture
 from oracles.runner import counted_calls, plain_logits
-from tiny_models import FAMILIES, VARIANTS, prompt_ids
+from tiny_models import FAMILIES, VARIANTS, build, prompt_ids
 
 SUPPORTED = tuple(name for name in (*FAMILIES, *VARIANTS) if name != "opt_post_norm")
 LENGTH = 11
@@ -201,6 +202,30 @@ def test_any_change_anywhere_resumes_to_the_full_forward(family, near, data: st.
     resumed = model.run(ids, resumable=True, logits=False).resume(rows)
     for row, logits in zip(rows, resumed.logits, strict=True):
         near(logits[0], model.run(ids, (), row).last_logits[0])
+
+
+@settings(max_examples=12)
+@given(data=st.data())
+def test_a_model_of_any_size_resumes_a_patch_anywhere(near, data: st.DataObject) -> None:
+    heads, groups = data.draw(st.sampled_from([(1, 1), (2, 1), (4, 2), (3, 3)]), label="heads")
+    sizes = {
+        "hidden_size": heads * data.draw(st.sampled_from([4, 8, 12]), label="d_head"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "intermediate_size": data.draw(st.integers(3, 40), label="d_mlp"),
+        "num_hidden_layers": data.draw(st.integers(1, 5), label="layers"),
+    }
+    seed = data.draw(st.integers(0, 1000), label="seed")
+    model = Model(build(data.draw(st.sampled_from(["llama", "qwen2", "olmo2"])), seed=seed, **sizes))
+    length = data.draw(st.integers(2, 12), label="length")
+    site = data.draw(st.sampled_from(["resid_pre", "attn_out", "mlp_out", "resid_post"]), label="site")
+    layer = data.draw(st.integers(0, sizes["num_hidden_layers"] - 1), label="layer")
+    position = data.draw(st.integers(0, length - 1), label="position")
+    clean, corrupted = prompt_ids(2, length, seed=seed)
+    value = model.run(corrupted, site).cache[f"{site}@{layer}"][:, position]
+    patch = Patch(f"{site}@{layer}", value, positions=position)
+    resumed = model.run(clean, resumable=True, logits=False).resume([patch])
+    near(resumed.logits[0, 0], model.run(clean, (), patch).last_logits[0])
 
 
 def test_what_cannot_be_resumed_says_why(family) -> None:

@@ -1,0 +1,52 @@
+"""Commands that are stopped anywhere in our code: one line, all of the output or none, nothing left behind, the same result afterwards.
+
+The work is done by tests/interrupted_commands.py. What each long command keeps and says has its test beside the command's others.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+FEW = ("lens", "heads", "compare", "edit", "edit eval", "generate")
+
+
+def stopped(folder: Path, points: int, seed: int, *only: str) -> int:
+    """How many commands were stopped; fails where one ended otherwise than promised."""
+    (folder / "work").mkdir()
+    command = [
+        sys.executable,
+        str(TESTS / "interrupted_commands.py"),
+        str(folder / "work"),
+        str(points),
+        str(seed),
+        *only,
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
+        "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": "1",
+        "INTERP_CACHE": str(folder / "cache"),
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    *faults, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert not faults, "\n".join(
+        f"{one['name']} at call {one['at']} of {one['calls']}: {one['fault']}" for one in faults
+    )
+    return last["stopped"]
+
+
+def test_some_commands_stopped_once(tmp_path: Path) -> None:
+    assert stopped(tmp_path, 1, 0, *FEW) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_long_command_stopped_at_random_points(tmp_path: Path, seed: int) -> None:
+    assert stopped(tmp_path, 6, seed) > 60
