@@ -30,8 +30,9 @@ CorpusLike: TypeAlias = str | os.PathLike[str] | Sequence[Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Document:
-    """A text (or its token ids), its ``number`` in the source, and the digest of all texts ``before`` it (None where the source is a file).
+    """A text (or its token ids), its ``number`` in the source, and the digests of all texts ``before`` it and ``through`` it.
 
+    Both are None where the source is a file.
     ``share`` is how much of the source was read with it, from 0 to 1; None where that is not known.
     """
 
@@ -39,6 +40,7 @@ class Document:
     text: Any
     before: str | None
     share: float | None
+    through: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,7 +119,9 @@ def _watched(name: str, source: Callable[[], Iterator[SourceText]], *, streamed:
             plain = found.text if isinstance(found.text, str) else _ids(found.text)
             before = seen.hexdigest()
             seen.update(json.dumps(plain).encode() + b"\n")
-            yield Document(number=found.number, text=found.text, before=before, share=found.share)
+            yield Document(
+                number=found.number, text=found.text, before=before, share=found.share, through=seen.hexdigest()
+            )
 
     def digest() -> str:
         return last[0].hexdigest()

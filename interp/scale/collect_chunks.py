@@ -25,7 +25,7 @@ from interp.tokens import Tokens
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chunk:
-    """Consecutive windows of a corpus and the place where they begin; ``behind`` is where the next chunk does, as far as it is known."""
+    """Consecutive windows of a corpus and the place where they begin."""
 
     start: Cursor
     windows: tuple[Window, ...]
@@ -39,6 +39,11 @@ class Chunk:
     def n_texts(self) -> int:
         """Texts that begin in it."""
         return sum(window.index == 0 for window in self.windows)
+
+    def at(self, row: int) -> Cursor:
+        """The place of one of its rows."""
+        last = self.windows[-1].document
+        return replace(self.start, row=row, read=last.number, through=last.through)
 
 
 def chunks(model: Model, documents: Documents, settings: Settings, start: Cursor) -> Iterator[Chunk]:
@@ -74,15 +79,25 @@ def _behind(chunk: Chunk, window: Window) -> Cursor:
 
 
 def _from(documents: Documents, start: Cursor) -> Iterator[Document]:
+    todo = "give the same corpus, or choose another folder"
+    number = -1
     for document in documents:
-        if document.number < start.document:
+        number = document.number
+        if number < start.document:
             continue
-        if document.number == start.document and start.before is not None and document.before != start.before:
+        if number == start.document and start.before is not None and document.before != start.before:
             raise UsageError(
-                f"the texts of {documents.name} before number {start.document} are not those that the store was begun with; "
-                "give the same corpus, or choose another folder"
+                f"the texts of {documents.name} before number {number} are not those that the store was begun with; {todo}"
+            )
+        if number == start.read and start.through is not None and document.through != start.through:
+            raise UsageError(
+                f"the texts of {documents.name} up to number {number} are not those that the store was begun with; {todo}"
             )
         yield document
+    if start != Cursor() and number < max(start.document, start.read):
+        raise UsageError(
+            f"{documents.name} ends before text number {max(start.document, start.read)}, which was read before; {todo}"
+        )
 
 
 class ChunkRun:

@@ -275,15 +275,45 @@ def test_a_dataset_is_known_by_what_was_read_of_it(small, tmp_path, monkeypatch)
     assert small_corpus.files(tmp_path / "s") == before
 
 
+def test_a_dataset_that_changed_inside_a_chunk_or_ends_early_is_refused(tmp_path, monkeypatch) -> None:
+    """The chunk began with a text that is the same; texts behind it that were read are not, or are gone."""
+    model = word_model.build()
+    lines = [" ".join(word_model.WORDS[index] for index in text) for text in TEXTS]
+    given = list(lines)
+    monkeypatch.setitem(
+        sys.modules,
+        "datasets",
+        SimpleNamespace(load_dataset=lambda name, split, streaming: ({"text": line} for line in given)),
+    )
+    settings = {"sites": "resid_post@1", "shard_rows": 100, "batch_tokens": 256, "folder": tmp_path / "s"}
+    store = collect(model, "hf:some/set", **settings)
+    before = small_corpus.files(tmp_path / "s")
+    first = [record for record in store._records if record.next.chunk == 0]
+    assert len(first) > 3
+    for shard in range(2, store.n_shards):
+        (tmp_path / "s" / f"shard-{shard:06d}.json").unlink()
+    given[1] = "Ann " * len(lines[1].split())
+    with pytest.raises(UsageError, match=r"the texts of hf:some/set up to number \d+ are not those"):
+        collect(model, "hf:some/set", **settings)
+    given[:] = lines[:3]
+    with pytest.raises(UsageError, match=r"hf:some/set ends before text number \d+, which was read before"):
+        collect(model, "hf:some/set", **settings)
+    given[:] = lines
+    collect(model, "hf:some/set", **settings)
+    assert small_corpus.files(tmp_path / "s") == before
+
+
 def test_another_machine_is_said_and_written_down(small, told, tmp_path, monkeypatch) -> None:
     folder = tmp_path / "s"
     collect(small, TEXTS, "resid_post@1", folder, shard_rows=500)
     (folder / "shard-000001.json").unlink()
     provenance = Model.provenance
     monkeypatch.setattr(Model, "provenance", lambda self: replace(provenance(self), threads=7, versions={"torch": "9"}))
+    monkeypatch.setattr("interp.scale.collect_work.hardware_of", lambda model: "a slower one")
     store = collect(small, TEXTS, "resid_post@1", folder)
     assert told[0] == f"going on behind {store.n_shards - 1} finished shards of {folder} ({N_TOKENS - 500:,} rows)"
     assert told[1].startswith("going on with threads 7 (before: 1), torch 9 (before: 2")
+    assert "processor a slower one (before: " in told[1]
     assert told[1].endswith("numbers may differ in the last bits from an unbroken run")
     assert [run.threads for run in store.provenance] == [1, 7]
 
