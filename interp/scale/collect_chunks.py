@@ -115,7 +115,8 @@ class ChunkRun:
         """The chunk's rows behind the first ``skip``, in the order of the corpus.
 
         Windows of like length run together, each up to the last position that is kept. Batches that hold no row asked for are left
-        out; the others are the same for every ``skip``. ``progress`` is told the tokens of each batch. Raises what a forward raises.
+        out; the others are the same for every ``skip``. ``progress`` is told first the tokens that are not run, then those of each batch.
+        Raises what a forward raises.
         """
         kept = [list(self._kept.of(window.ids)) for window in chunk.windows]
         starts = [0, *accumulate(map(len, kept))]
@@ -123,13 +124,15 @@ class ChunkRun:
         lengths = [kept[place][-1] + 1 for place in wanted]
         total = starts[-1] - skip
         buffers: dict[str, Tensor] = {}
-        for batch in by_length(lengths, batch_tokens):
-            places = [wanted[index] for index in batch]
-            if max(starts[place + 1] for place in places) > skip:
-                found = self._batch([chunk.windows[place].ids for place in places], [kept[place] for place in places])
-                at = torch.cat([torch.arange(starts[place], starts[place + 1]) for place in places]) - skip
-                _scatter(buffers, found, at, total)
-            progress(sum(len(chunk.windows[place].ids) for place in places))
+        batches = [[wanted[index] for index in batch] for batch in by_length(lengths, batch_tokens)]
+        batches = [places for places in batches if max(starts[place + 1] for place in places) > skip]
+        sizes = [sum(len(chunk.windows[place].ids) for place in places) for places in batches]
+        progress(chunk.n_tokens - sum(sizes))
+        for places, size in zip(batches, sizes, strict=True):
+            found = self._batch([chunk.windows[place].ids for place in places], [kept[place] for place in places])
+            at = torch.cat([torch.arange(starts[place], starts[place + 1]) for place in places]) - skip
+            _scatter(buffers, found, at, total)
+            progress(size)
         return _rows(chunk, kept, skip, buffers, self._model.atlas.n_layers)
 
     def _batch(self, ids: Sequence[tuple[int, ...]], kept: Sequence[list[int]]) -> dict[str, Tensor]:

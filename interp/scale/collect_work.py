@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import torch
 
-from interp.corpora import Documents
+from interp.corpora import Documents, tell_skipped
 from interp.errors import MemoryLimitError, UsageError
 from interp.models.cache import Step
 from interp.results import Provenance
@@ -149,6 +149,7 @@ class Collection:
             if last is None
             else (last.start.texts + last.n_texts, last.start.tokens + last.n_tokens)
         )
+        tell_skipped(self._model, self._documents)
         rows = sum(self._records[shard].rows for shard in range(shards))
         self._note(replace(self._manifest, complete=Totals(shards=shards, rows=rows, texts=texts, tokens=tokens)))
 

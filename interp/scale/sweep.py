@@ -69,6 +69,7 @@ def sweep(
         )
     folder = SweepFolder(os.fspath(output))
     tell = notify or _ignore
+    runner.tell = tell
     tasks = list(asked.tasks())
     if address is None:
         for spec in asked.models.values():
