@@ -194,7 +194,9 @@ class SweepFolder:
         for place, piece in enumerate(pieces, 1):
             table = self.read_part(piece) if isinstance(piece, Part) else piece
             if table is None:
-                raise ModelError(f"{self.url} has a disk that changes what it holds; resume on another")
+                raise ModelError(
+                    f"rows in {self.url} changed while they were put together; resume, and they are computed again"
+                )
             whole = pa.concat_tables([schema.empty_table(), table], promote_options="permissive")
             held.append(whole.select(schema.names).replace_schema_metadata())
             n_held += len(table)

@@ -69,14 +69,14 @@ class SweepRun:
 
     def reopen(self) -> None:
         """Takes the table apart into the rows of single tasks, without those that failed, so that these are done again."""
-        import pyarrow.compute as pc
+        import numpy as np
 
         tasks, n_failed = {task.index: task for task in self.tasks}, 0
         for table in self.folder.row_groups():
-            for index in pc.unique(table["task"]).to_pylist():
-                rows = table.filter(pc.equal(table["task"], index))
+            numbers = np.unique(table["task"].to_numpy(), return_index=True, return_counts=True)
+            for index, start, count in zip(*map(np.ndarray.tolist, numbers), strict=True):
+                rows, task = table.slice(start, count), tasks[index]
                 if rows["error"][0].as_py() is None:
-                    task = tasks[index]
                     self.folder.write_part(task, rows, self.manifest["sources"][task.model], None)
                 else:
                     n_failed += 1
