@@ -149,11 +149,14 @@ class _Clock:
 def _check(corpus: str, field: str, store: str) -> None:
     """Fails before any work where there is no such corpus, or where another process writes to the store."""
     from interp.corpora import open_documents
+    from interp.scale.collect_plan import check_place
     from interp.scale.store_files import place_of
 
     open_documents(corpus, field=field)
-    if "://" not in store and Path(store).exists():
-        with place_of(store).writing():
+    place = place_of(store)
+    if not place.shared and Path(place.name).exists():
+        check_place(place)
+        with place.writing():
             pass
 
 

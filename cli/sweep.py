@@ -33,6 +33,9 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep in FOLDER, where there is one.")
     ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Go on, and do the tasks again that failed.")
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option("--workers", "-w", metavar="N", min=1, help="Items done at once; default 1, on Ray all it has."),
@@ -56,7 +59,7 @@ def sweep(
 
     asked = read_config(config)
     target = output if output is not None else config.stem
-    if Path(target).is_file():
+    if "://" not in target and Path(target).expanduser().is_file():
         raise UsageError(f"the output {target} is a file; name a folder with -o")
     speaker = Output(command="sweep", as_json=as_json, quiet=quiet)
 
@@ -70,6 +73,7 @@ def sweep(
                 asked,
                 target,
                 resume=resume,
+                retry_failed=retry_failed,
                 engine=engine,
                 workers=workers,
                 address=address,
@@ -83,7 +87,9 @@ def sweep(
     folder.write(PAGE, report([result]).html().encode())
     folder.save(SUMMARY, result.save)
     if result.summary.n_failed:
-        speaker.warn(f"{result.summary.n_failed:,} of {result.n_tasks:,} tasks failed; their rows say why in 'error'")
+        speaker.warn(
+            f"{result.summary.n_failed:,} of {result.n_tasks:,} tasks failed; their rows say why in 'error', --retry-failed does them again"
+        )
     speaker.show(_payload(result), lambda console: _draw(console, result, target), to_stdout=True)
 
 

@@ -30,8 +30,9 @@ CorpusLike: TypeAlias = str | os.PathLike[str] | Sequence[Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Document:
-    """A text (or its token ids), its ``number`` in the source, and the digest of all texts ``before`` it (None where the source is a file).
+    """A text (or its token ids), its ``number`` in the source, and the digests of all texts ``before`` it and ``through`` it.
 
+    Both are None where the source is a file.
     ``share`` is how much of the source was read with it, from 0 to 1; None where that is not known.
     """
 
@@ -39,6 +40,7 @@ class Document:
     text: Any
     before: str | None
     share: float | None
+    through: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,13 +57,15 @@ class Documents:
     """The texts of a corpus, read anew each time they are iterated over.
 
     ``sha256`` gives the digest of the source: of a file its bytes, else that of the texts of the last iteration so far, one JSON value
-    a line. ``whole_sha256`` is of all of it, before it is read; None for a dataset, which is streamed.
+    a line. ``whole_sha256`` is of all of it, before it is read; None for a dataset, which is streamed. ``skipped`` counts the records of
+    the last iteration so far that hold no text, which are left out.
     """
 
     name: str
     read: Callable[[], Iterator[Document]]
     sha256: Callable[[], str]
     whole_sha256: Callable[[], str | None]
+    skipped: Callable[[], int]
 
     def __iter__(self) -> Iterator[Document]:
         return self.read()
@@ -88,14 +92,16 @@ def open_documents(corpus: CorpusLike, *, field: str = "text") -> Documents:
                 f"there is no corpus file {path}; give a text file, a .jsonl or .parquet file, or 'hf:NAME' for a Hugging Face dataset"
             )
 
+        skipped = [0]
+
         def read() -> Iterator[Document]:
-            for found in read_file(path, field):
+            for found in _filled(read_file(path, field), skipped):
                 yield Document(number=found.number, text=found.text, before=None, share=found.share)
 
         def digest() -> str:
             return hash_file(path)
 
-        return Documents(name=path.name, read=read, sha256=digest, whole_sha256=digest)
+        return Documents(name=path.name, read=read, sha256=digest, whole_sha256=digest, skipped=lambda: skipped[0])
     if isinstance(corpus, bytes | Iterator) or not isinstance(corpus, Iterable):
         raise UsageError(f"a corpus is a path, 'hf:NAME' or a list of texts, got {type(corpus).__name__}")
     total = len(corpus)
@@ -109,15 +115,17 @@ def open_documents(corpus: CorpusLike, *, field: str = "text") -> Documents:
 
 def _watched(name: str, source: Callable[[], Iterator[SourceText]], *, streamed: bool) -> Documents:
     """Documents of which a digest is made on their way through."""
-    last = [hashlib.sha256()]
+    last, skipped = [hashlib.sha256()], [0]
 
     def read() -> Iterator[Document]:
         seen = last[0] = hashlib.sha256()
-        for found in source():
+        for found in _filled(source(), skipped):
             plain = found.text if isinstance(found.text, str) else _ids(found.text)
             before = seen.hexdigest()
             seen.update(json.dumps(plain).encode() + b"\n")
-            yield Document(number=found.number, text=found.text, before=before, share=found.share)
+            yield Document(
+                number=found.number, text=found.text, before=before, share=found.share, through=seen.hexdigest()
+            )
 
     def digest() -> str:
         return last[0].hexdigest()
@@ -129,7 +137,24 @@ def _watched(name: str, source: Callable[[], Iterator[SourceText]], *, streamed:
             pass
         return digest()
 
-    return Documents(name=name, read=read, sha256=digest, whole_sha256=whole)
+    return Documents(name=name, read=read, sha256=digest, whole_sha256=whole, skipped=lambda: skipped[0])
+
+
+def _filled(source: Iterator[SourceText], skipped: list[int]) -> Iterator[SourceText]:
+    """The texts without the records that have none, which are counted."""
+    skipped[0] = 0
+    for found in source:
+        if found.text is None:
+            skipped[0] += 1
+        else:
+            yield found
+
+
+def tell_skipped(model: Model, documents: Documents) -> None:
+    """Says through the model how many records of what was read hold no text."""
+    skipped = documents.skipped()
+    if skipped:
+        model.notify(f"{skipped:,} records of {documents.name} hold no text and were left out")
 
 
 def longest_window(model: Model) -> int:
@@ -181,7 +206,11 @@ def _lead(model: Model, text: str, ids: Sequence[int]) -> Sequence[int]:
 
 def _cut(ids: Sequence[int], lead: Sequence[int], window: int) -> Iterator[tuple[int, ...]]:
     """Pieces of at most ``window`` tokens, each behind the leading ones. A text of no token gives none."""
-    step = max(1, window - len(lead))
+    if len(lead) >= window:
+        raise UsageError(
+            f"a window of {window} tokens has no room behind what the tokenizer puts in front; give {len(lead) + 1} or more"
+        )
+    step = window - len(lead)
     for start in range(len(lead), len(ids), step) if len(ids) > window else ():
         yield (*lead, *ids[start : start + step])
     if 0 < len(ids) <= window:

@@ -14,7 +14,7 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceText:
-    """A text with the number of its record in the source, from 0: its line, or its row.
+    """A text with the number of its record in the source, from 0: its line, or its row. ``text`` is None for a record that has none.
 
     ``share`` is how much of the source was read with it, from 0 to 1; None where that is not known.
     """
@@ -25,7 +25,7 @@ class SourceText:
 
 
 def read_file(path: Path, field: str) -> Iterator[SourceText]:
-    """The texts of a file, by its ending; those that are empty are left out.
+    """The texts of a file, by its ending. Empty lines of a text file are left out; a record whose text is empty or null has None.
 
     Raises UsageError for a file that cannot be read or is not what its ending says, and for a record without the field.
     """
@@ -42,7 +42,7 @@ def _lines(path: Path) -> Iterator[SourceText]:
         with open(path, "rb") as file:
             for number, line in enumerate(file):
                 read += len(line)
-                text = line.decode("utf-8").strip()
+                text = line.decode("utf-8" if number else "utf-8-sig").strip()  # some editors mark the file as UTF-8
                 if text:
                     yield SourceText(number=number, text=text, share=read / size)
     except UnicodeDecodeError as error:
@@ -58,11 +58,10 @@ def _jsonl_texts(path: Path, field: str) -> Iterator[SourceText]:
             record = parse_json(line.text)
         except ValueError as error:
             raise UsageError(f"{where} is not JSON ({error}); each line is an object with a {field}") from error
-        text = record.get(field) if isinstance(record, dict) else None
-        if not isinstance(text, str):
+        text = record.get(field, 0) if isinstance(record, dict) else 0
+        if text is not None and not isinstance(text, str):
             raise UsageError(f'{where} has no {field}; each line is an object such as {{"{field}": "..."}}')
-        if text.strip():
-            yield SourceText(number=line.number, text=text, share=line.share)
+        yield SourceText(number=line.number, text=_filled(text), share=line.share)
 
 
 def _parquet_texts(path: Path, field: str) -> Iterator[SourceText]:
@@ -81,15 +80,18 @@ def _parquet_texts(path: Path, field: str) -> Iterator[SourceText]:
             total, number = max(1, file.metadata.num_rows), 0
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[field]):
                 for text in batch.column(0).to_pylist():
-                    if text is not None and text.strip():
-                        yield SourceText(number=number, text=text, share=(number + 1) / total)
+                    yield SourceText(number=number, text=_filled(text), share=(number + 1) / total)
                     number += 1
     except (pyarrow.ArrowException, OSError) as error:
         raise UsageError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())})") from error
 
 
+def _filled(text: Any) -> str | None:
+    return text if isinstance(text, str) and text.strip() else None
+
+
 def read_dataset(name: str) -> Iterator[SourceText]:
-    """The texts of a Hugging Face dataset, "hf:NAME[:split[:field]]", fetched as they are read.
+    """The texts of a Hugging Face dataset, "hf:NAME[:split[:field]]", fetched as they are read; None for a record without one.
 
     Raises UsageError where it cannot be had.
     """
@@ -109,8 +111,7 @@ def read_dataset(name: str) -> Iterator[SourceText]:
                 raise UsageError(
                     f"the dataset {dataset} has no field {field!r}; it has: {', '.join(record)}. Write hf:{dataset}:{split}:FIELD"
                 )
-            if isinstance(record[field], str) and record[field].strip():
-                yield SourceText(number=number, text=record[field], share=None)
+            yield SourceText(number=number, text=_filled(record[field]), share=None)
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, UsageError):
             raise

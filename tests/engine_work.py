@@ -29,3 +29,24 @@ class Squares:
             return unit * unit
 
         return work
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Makes a worker that says on how many threads torch computes there, where torch is imported before anything else."""
+
+    def __reduce__(self):
+        return _threads, ()
+
+    def __call__(self, number):
+        import torch
+
+        return lambda unit: torch.get_num_threads()
+
+
+def _threads():
+    """Made where it is unpickled, as a work is that holds something of torch."""
+    import torch
+
+    torch.set_num_threads(1)
+    return Threads()

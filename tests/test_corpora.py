@@ -81,3 +81,34 @@ def test_windows_say_where_they_are_and_max_tokens_cuts_the_last() -> None:
         ids = [index for window in first_tokens(found, most) for index in window.ids]
         assert ids == [3, 4, 5, 6, 7, 8, 9][:most]
     assert longest_window(model) == 64
+
+
+def test_records_without_a_text_are_left_out_and_counted_in_every_format(tmp_path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    texts = ["Ann", None, " ", "Bob"]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        documents = open_documents(tmp_path / name)
+        for _ in range(2):
+            assert [(found.number, found.text) for found in documents] == [(0, "Ann"), (3, "Bob")]
+            assert documents.skipped() == 2
+    (tmp_path / "b.jsonl").write_text('{"other": "Ann"}')
+    with pytest.raises(UsageError, match="line 1 of .* has no text"):
+        list(open_documents(tmp_path / "b.jsonl"))
+
+
+def test_a_mark_at_the_start_of_a_file_is_no_text(tmp_path) -> None:
+    for name, line in (("a.jsonl", '{"text": "Ann"}'), ("a.txt", "Ann")):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + line.encode())
+        assert [found.text for found in open_documents(tmp_path / name)] == ["Ann"]
+
+
+def test_a_window_that_the_leading_tokens_fill_is_refused() -> None:
+    from interp.corpora import _cut
+
+    assert list(_cut([1, 5, 6], [1], 2)) == [(1, 5), (1, 6)]
+    with pytest.raises(UsageError, match="a window of 1 tokens has no room .*; give 2 or more"):
+        list(_cut([1, 5, 6], [1], 1))

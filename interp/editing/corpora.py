@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from interp.corpora import CorpusLike, first_tokens, longest_window, open_documents, windows_of
+from interp.corpora import CorpusLike, first_tokens, longest_window, open_documents, tell_skipped, windows_of
 from interp.editing.sampled_text import sampled_texts
 from interp.errors import UsageError
 from interp.models.cache import Step
@@ -62,6 +62,7 @@ def read_corpus(
     documents = open_documents(corpus)
     read = windows_of(model, documents, longest_window(model))
     pieces = tuple(window.ids for window in first_tokens(read, max_tokens))
+    tell_skipped(model, documents)
     if not pieces:
         raise UsageError(f"there is no text in {documents.name}; give a corpus with at least one")
     return Corpus(name=documents.name, sha256=documents.sha256(), pieces=pieces)

@@ -11,9 +11,9 @@ from interp.models.cache import Step
 from interp.models.progress import silent
 from interp.runner.model import Model
 from interp.scale.collect_chunks import ChunkRun
-from interp.scale.collect_plan import begun, check_numbers, check_sites
+from interp.scale.collect_plan import begun, check_numbers, check_place, check_sites
 from interp.scale.collect_work import Collection
-from interp.scale.positions import position_filter
+from interp.scale.positions import position_filter, words_of
 from interp.scale.store import ActivationStore, open_store
 from interp.scale.store_files import place_of
 
@@ -81,13 +81,14 @@ def collect(
     settings: dict[str, Any] = {
         "sites": tuple(site.name for site in asked),
         "dtype": str(model.dtype).removeprefix("torch.") if dtype == "auto" else dtype,
-        "positions": positions,
+        "positions": words_of(positions),
         "skip_bos": skip_bos,
         "window": window or longest_window(model),
         "max_tokens": max_tokens,
         "shard_rows": shard_rows,
         "batch_tokens": batch_tokens,
     }
+    check_place(place)  # before anything is changed there
     with place.writing():
         manifest = begun(place, model, documents, asked, settings, field)
         run = ChunkRun(model, asked, manifest.settings, kept)

@@ -25,7 +25,7 @@ from interp.tokens import Tokens
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chunk:
-    """Consecutive windows of a corpus and the place where they begin; ``behind`` is where the next chunk does, as far as it is known."""
+    """Consecutive windows of a corpus and the place where they begin."""
 
     start: Cursor
     windows: tuple[Window, ...]
@@ -39,6 +39,11 @@ class Chunk:
     def n_texts(self) -> int:
         """Texts that begin in it."""
         return sum(window.index == 0 for window in self.windows)
+
+    def at(self, row: int) -> Cursor:
+        """The place of one of its rows."""
+        last = self.windows[-1].document
+        return replace(self.start, row=row, read=last.number, through=last.through)
 
 
 def chunks(model: Model, documents: Documents, settings: Settings, start: Cursor) -> Iterator[Chunk]:
@@ -74,15 +79,25 @@ def _behind(chunk: Chunk, window: Window) -> Cursor:
 
 
 def _from(documents: Documents, start: Cursor) -> Iterator[Document]:
+    todo = "give the same corpus, or choose another folder"
+    number = -1
     for document in documents:
-        if document.number < start.document:
+        number = document.number
+        if number < start.document:
             continue
-        if document.number == start.document and start.before is not None and document.before != start.before:
+        if number == start.document and start.before is not None and document.before != start.before:
             raise UsageError(
-                f"the texts of {documents.name} before number {start.document} are not those that the store was begun with; "
-                "give the same corpus, or choose another folder"
+                f"the texts of {documents.name} before number {number} are not those that the store was begun with; {todo}"
+            )
+        if number == start.read and start.through is not None and document.through != start.through:
+            raise UsageError(
+                f"the texts of {documents.name} up to number {number} are not those that the store was begun with; {todo}"
             )
         yield document
+    if start != Cursor() and number < max(start.document, start.read):
+        raise UsageError(
+            f"{documents.name} ends before text number {max(start.document, start.read)}, which was read before; {todo}"
+        )
 
 
 class ChunkRun:
@@ -100,7 +115,8 @@ class ChunkRun:
         """The chunk's rows behind the first ``skip``, in the order of the corpus.
 
         Windows of like length run together, each up to the last position that is kept. Batches that hold no row asked for are left
-        out; the others are the same for every ``skip``. ``progress`` is told the tokens of each batch. Raises what a forward raises.
+        out; the others are the same for every ``skip``. ``progress`` is told first the tokens that are not run, then those of each batch.
+        Raises what a forward raises.
         """
         kept = [list(self._kept.of(window.ids)) for window in chunk.windows]
         starts = [0, *accumulate(map(len, kept))]
@@ -108,13 +124,15 @@ class ChunkRun:
         lengths = [kept[place][-1] + 1 for place in wanted]
         total = starts[-1] - skip
         buffers: dict[str, Tensor] = {}
-        for batch in by_length(lengths, batch_tokens):
-            places = [wanted[index] for index in batch]
-            if max(starts[place + 1] for place in places) > skip:
-                found = self._batch([chunk.windows[place].ids for place in places], [kept[place] for place in places])
-                at = torch.cat([torch.arange(starts[place], starts[place + 1]) for place in places]) - skip
-                _scatter(buffers, found, at, total)
-            progress(sum(len(chunk.windows[place].ids) for place in places))
+        batches = [[wanted[index] for index in batch] for batch in by_length(lengths, batch_tokens)]
+        batches = [places for places in batches if max(starts[place + 1] for place in places) > skip]
+        sizes = [sum(len(chunk.windows[place].ids) for place in places) for places in batches]
+        progress(chunk.n_tokens - sum(sizes))
+        for places, size in zip(batches, sizes, strict=True):
+            found = self._batch([chunk.windows[place].ids for place in places], [kept[place] for place in places])
+            at = torch.cat([torch.arange(starts[place], starts[place + 1]) for place in places]) - skip
+            _scatter(buffers, found, at, total)
+            progress(size)
         return _rows(chunk, kept, skip, buffers, self._model.atlas.n_layers)
 
     def _batch(self, ids: Sequence[tuple[int, ...]], kept: Sequence[list[int]]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from interp.errors import UsageError
 from interp.runner.memory import forward_bytes, least_free, site_elements
 from interp.runner.model import Model
 from interp.scale.store_files import Place
-from interp.scale.store_manifest import Manifest, Origin, Settings, read_manifest, resumed
+from interp.scale.store_manifest import MANIFEST, Manifest, Origin, Settings, read_manifest, resumed
 from interp.sites import Site
 
 _SHARE_OF_FREE = 0.25
@@ -46,6 +46,13 @@ def check_numbers(model: Model, **given: int | None) -> None:
         raise UsageError(f"window is {window}, the model's context is {context}; give {context} or fewer")
 
 
+def check_place(place: Place) -> None:
+    """Raises UsageError for a folder with other things in it than a store; nothing there is changed."""
+    others = sorted(name for name in place.names() if not name.startswith("."))
+    if others and MANIFEST not in others:
+        raise UsageError(f"{place.name} holds other files ({others[0]}); choose an empty folder")
+
+
 def begun(
     place: Place, model: Model, documents: Documents, sites: Sequence[Site], settings: dict[str, Any], field: str
 ) -> Manifest:
@@ -63,9 +70,7 @@ def begun(
     old = read_manifest(place)
     if old is not None:
         return resumed(place, old, settings, origin)
-    others = sorted(name for name in place.names() if not name.startswith("."))
-    if others:
-        raise UsageError(f"{place.name} holds other files ({others[0]}); choose an empty folder")
+    check_place(place)
     return Manifest(settings=_planned(model, sites, settings), origin=origin, n_layers=model.atlas.n_layers)
 
 

@@ -4,13 +4,14 @@ from dataclasses import asdict, replace
 
 import torch
 
-from interp.corpora import Documents
+from interp.corpora import Documents, tell_skipped
 from interp.errors import MemoryLimitError, UsageError
 from interp.models.cache import Step
 from interp.results import Provenance
 from interp.runner.memory import is_out_of_memory
 from interp.runner.model import Model
 from interp.scale.collect_chunks import Chunk, ChunkRun, chunks
+from interp.scale.hardware import hardware_of
 from interp.scale.store_files import Place
 from interp.scale.store_manifest import MANIFEST, Cursor, Manifest, Record, Totals, read_records, write_manifest
 from interp.scale.store_rows import Rows
@@ -27,7 +28,7 @@ class Collection:
     ) -> None:
         self._model, self._documents, self._place, self._run = model, documents, place, run
         self._manifest, self._progress = manifest, progress
-        self._records = read_records(place)
+        self._records = read_records(place, manifest)
         self._told = False
 
     def finish(self) -> None:
@@ -50,17 +51,21 @@ class Collection:
 
     def _enlist(self) -> None:
         """Writes this run into the manifest, and says where it differs from the one before."""
-        self._told, own = True, self._model.provenance()
+        self._told, own, hardware = True, self._model.provenance(), hardware_of(self._model)
         if self._records:
             kept = sum(record.rows for record in self._records.values())
             self._model.notify(
                 f"going on behind {len(self._records):,} finished shards of {self._place.name} ({kept:,} rows)"
             )
         if self._manifest.runs:
+            before = self._manifest.hardware[-1] if self._manifest.hardware else hardware
             apart = _other_machine(self._manifest.runs[-1], own)
+            if hardware != before:
+                apart = ", ".join(filter(None, [apart, f"the processor {hardware} (before: {before})"]))
             if apart:
                 self._model.notify(f"going on with {apart}: numbers may differ in the last bits from an unbroken run")
-        self._note(replace(self._manifest, runs=(*self._manifest.runs, own)))
+        hardwares = (*self._manifest.hardware, hardware)
+        self._note(replace(self._manifest, runs=(*self._manifest.runs, own), hardware=hardwares))
 
     def _fill(self, gap: int) -> None:
         """Writes shards from number ``gap`` on, until one that is there or the end."""
@@ -76,7 +81,7 @@ class Collection:
                 row = skip
                 while n_held + len(rows) >= size:
                     take = size - n_held
-                    behind = replace(chunk.start, row=row + take)
+                    behind = chunk.at(row + take)
                     writer.put(number, Rows.joined([*held, rows.part(slice(0, take))]), behind)
                     held, n_held, rows, row, number = [], 0, rows.part(slice(take, None)), row + take, number + 1
                     if number in self._records:
@@ -84,7 +89,7 @@ class Collection:
                 if len(rows):
                     held.append(rows)
                     n_held += len(rows)
-            end = start if last is None else replace(last.start, row=self._run.n_rows(last))
+            end = start if last is None else last.at(self._run.n_rows(last))
             if held:
                 writer.put(number, Rows.joined(held), end)
                 number += 1
@@ -148,6 +153,7 @@ class Collection:
             if last is None
             else (last.start.texts + last.n_texts, last.start.tokens + last.n_tokens)
         )
+        tell_skipped(self._model, self._documents)
         rows = sum(self._records[shard].rows for shard in range(shards))
         self._note(replace(self._manifest, complete=Totals(shards=shards, rows=rows, texts=texts, tokens=tokens)))
 

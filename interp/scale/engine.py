@@ -25,7 +25,7 @@ class Lost:
 
 
 class Engine(ABC):
-    """Runs units of work; ``workers`` of them at once, on ``threads`` threads each."""
+    """Runs units of work; ``workers`` of them at once, on ``threads`` threads each. ``tell`` is called with what it has to say."""
 
     name: ClassVar[str]
 
@@ -34,6 +34,7 @@ class Engine(ABC):
             if number < 1:
                 raise UsageError(f"{what} is {number}; give 1 or more")
         self.workers, self.threads = workers, threads
+        self.tell: Callable[[str], None] = _ignore
 
     @abstractmethod
     def run(self, make: Make, units: Iterable[Any]) -> Generator[tuple[Any, Any]]:
@@ -61,3 +62,7 @@ class ThisProcess(Engine):
                 yield unit, work(unit)
         finally:
             torch.set_num_threads(before)
+
+
+def _ignore(message: str) -> None:
+    """Where no one listens, nothing is said."""

@@ -69,6 +69,7 @@ class _Worker:
 
     make: Make | None = None
     number: int = 0
+    threads: int = 1
     stop: Any = None
     work: Callable[[Any], Any] | None = None
 
@@ -77,19 +78,24 @@ _WORKER = _Worker()
 
 
 def _start(make: Make, threads: int, stop: Any, counter: Any) -> None:
-    """Runs first in each worker, before torch is imported. Interrupts are left to the process that started it."""
+    """Runs first in each worker. Interrupts are left to the process that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in _THREADS:
         os.environ[name] = str(threads)
     with counter.get_lock():
         _WORKER.number = counter.value
         counter.value += 1
-    _WORKER.make, _WORKER.stop = make, stop
+    _WORKER.make, _WORKER.threads, _WORKER.stop = make, threads, stop
 
 
 def _work(unit: Any) -> Any:
     """The reply to one unit; nothing once the work was stopped."""
     if _WORKER.work is None:
+        import torch
+
         assert _WORKER.make is not None, "the pool starts each worker"
+        torch.set_num_threads(
+            _WORKER.threads
+        )  # the variables are read no more where torch came with what was unpickled
         _WORKER.work = _WORKER.make(_WORKER.number)
     return None if _WORKER.stop.is_set() else _WORKER.work(unit)

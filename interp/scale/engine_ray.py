@@ -10,7 +10,7 @@ import re
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InterpError, UsageError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _TRIES = 3
 """Workers that a unit may kill before it counts as lost."""
 _PATIENCE_SECONDS = 120.0
-"""How long no worker at all may be alive before that is an error."""
+"""How long nothing may happen with no worker alive before that is said; it is said again after twice as long, and so on."""
 _ANSWER_SECONDS = 10.0
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -55,12 +55,13 @@ class OnRay(Engine):
     def run(self, make: Make, units: Iterable[Any]) -> Generator[tuple[Any, Any]]:
         """Yields each unit with its reply, in the order in which they end. A cluster made here is ended with the work.
 
-        Raises UsageError where the address does not answer, or no worker can ever be placed.
+        On a cluster that is busy it waits, and says so. Raises UsageError where the address does not answer, or where the cluster is too
+        small for a worker, InterpError where Ray fails.
         """
         ours = not self._ray.is_initialized()
         if ours:
             self._connect()
-        crew = _Crew(self._ray, make, self._resources(), self.threads)
+        crew = _Crew(self._ray, make, self._resources(), self.threads, self.tell)
         try:
             yield from crew.run(self.workers, deque(units))
         finally:
@@ -133,8 +134,10 @@ class _Actor:
 class _Crew:
     """The actors of one run, and which unit each is at."""
 
-    def __init__(self, ray: Any, make: Make, resources: dict[str, float], threads: int) -> None:
-        self._ray, self._make, self._threads = ray, make, threads
+    def __init__(
+        self, ray: Any, make: Make, resources: dict[str, float], threads: int, tell: Callable[[str], None]
+    ) -> None:
+        self._ray, self._make, self._threads, self._tell = ray, make, threads, tell
         self._kind = ray.remote(_Actor).options(
             num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_restarts=0
         )
@@ -144,17 +147,25 @@ class _Crew:
 
     def run(self, workers: int, units: deque[Any]) -> Iterator[tuple[Any, Any]]:
         """Yields units with their replies until there is none left."""
-        from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+        from ray.exceptions import (
+            NodeDiedError,
+            OutOfMemoryError,
+            RayActorError,
+            RayError,
+            RayTaskError,
+            WorkerCrashedError,
+        )
 
         self._hire(min(workers, len(units)))
-        alive_at, stillborn = time.monotonic(), 0
+        alive_at, stillborn, patience = time.monotonic(), 0, _PATIENCE_SECONDS
         while units or any(held for _, held in self._at.values()):
             done, _ = self._ray.wait(list(self._at), num_returns=1, timeout=5.0)
-            if not done and not self._any_alive() and time.monotonic() - alive_at > _PATIENCE_SECONDS:
-                raise UsageError(f"no worker could be placed on the Ray cluster within {_PATIENCE_SECONDS:.0f} seconds")
+            if not done and not self._any_alive() and time.monotonic() - alive_at > patience:
+                self._tell(f"the Ray cluster had no room for a worker in {patience:,.0f} seconds; waiting until it has")
+                patience *= 2
             for reference in done:
                 actor, held = self._at.pop(reference)
-                alive_at = time.monotonic()
+                alive_at, patience = time.monotonic(), _PATIENCE_SECONDS
                 try:
                     reply = self._ray.get(reference)
                 except (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError) as error:
@@ -166,6 +177,8 @@ class _Crew:
                     yield from self._again_or_lost(held, units)
                 except RayTaskError as error:
                     raise error.cause from error
+                except RayError as error:
+                    raise InterpError(f"Ray failed: {_first_line(error)}; what is finished is kept") from error
                 else:
                     stillborn = 0
                     self._idle.append(actor)

@@ -41,6 +41,18 @@ def position_filter(model: Model, positions: str, *, skip_bos: bool) -> Position
     return PositionFilter(chosen, int(bos))
 
 
+def words_of(positions: str) -> str:
+    """The words for these positions that all spellings of them share: "0:" is "all". Raises UsageError like ``position_filter``."""
+    chosen = _slice(positions)
+    start, stop = chosen.start or 0, chosen.stop
+    step = "" if chosen.step in (None, 1) else f":{chosen.step}"
+    if stop is None and not step and start in (0, -1):
+        return "last" if start else "all"
+    if stop is not None and stop - start == 1 and (start >= 0 or stop < 0) and not step:
+        return str(start)
+    return f"{start or ''}:{'' if stop is None else stop}{step}"
+
+
 def _slice(text: str) -> slice:
     if text == "all":
         return slice(None)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _OPEN = 128
-"""Shards that are mapped at one time, and that one shuffle mixes."""
+"""Shards of a folder that are mapped at one time, and that one shuffle mixes."""
+_HELD, _MIXED = 2, 8
+"""Shards of a bucket that are held in memory when rows are read in order, and that one shuffle mixes."""
 
 Sites = str | Sequence[str] | None
 
@@ -43,6 +45,7 @@ class ActivationStore:
             self._starts.append(self._starts[-1] + record.rows)
         self._open: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
         self._sound: set[int] = set()
+        self._room = _HELD if place.shared else _OPEN
 
     @property
     def name(self) -> str:
@@ -96,11 +99,13 @@ class ActivationStore:
         """All rows once, ``batch_rows`` at a time: in order, or shuffled by ``seed``.
 
         The shuffle permutes the shards and then the rows of each 128 shards among themselves, so a store of up to 128 shards is
-        permuted evenly. The same seed gives the same batches. ``drop_last`` leaves out a last batch that is smaller.
+        permuted evenly; in a bucket, whose shards have to be held in memory, of each 8. The same seed gives the same batches.
+        ``drop_last`` leaves out a last batch that is smaller.
         """
         if batch_rows < 1:
             raise UsageError(f"batch_rows is {batch_rows}; give 1 or more")
-        names = self._names(sites)
+        names, local = self._names(sites), not self._place.shared
+        self._room = _OPEN if local else _HELD if seed is None else _MIXED
         waiting = torch.empty(0, dtype=torch.int64)
         for group in self._order(seed):
             waiting = torch.cat([waiting, group])
@@ -159,14 +164,15 @@ class ActivationStore:
 
     def _order(self, seed: int | None) -> Iterator[Tensor]:
         """Row numbers in the order of reading, some shards' at a time."""
-        ranges = [torch.arange(*pair) for pair in zip(self._starts[:-1], self._starts[1:], strict=True)]
+        shards = list(zip(self._starts[:-1], self._starts[1:], strict=True))
         if seed is None:
-            yield from ranges
+            yield from (torch.arange(*shard) for shard in shards)
             return
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(ranges), generator=generator).tolist()
-        for first in range(0, len(order), _OPEN):
-            mixed = torch.cat([ranges[shard] for shard in order[first : first + _OPEN]])
+        order = torch.randperm(len(shards), generator=generator).tolist()
+        at_once = _MIXED if self._place.shared else _OPEN
+        for first in range(0, len(order), at_once):
+            mixed = torch.cat([torch.arange(*shards[shard]) for shard in order[first : first + at_once]])
             yield mixed[torch.randperm(len(mixed), generator=generator)]
 
     def _taken(self, chosen: Tensor, names: tuple[str, ...]) -> Rows:
@@ -196,14 +202,14 @@ class ActivationStore:
         """A shard's tensors, mapped, with the columns of its index."""
         if shard not in self._open:
             record = self._records[shard]
-            if self._check and shard not in self._sound:
-                check_tensors(self._place, record)
-                self._sound.add(shard)
-            tensors = read_tensors(self._place, record)
+            while len(self._open) >= self._room:  # before the next is read
+                self._open.popitem(last=False)
+            check = self._check and shard not in self._sound
+            tensors = read_tensors(self._place, record, check=check)
             check_fit(self._place, record, tensors, self.sites)
             self._open[shard] = {**tensors, **read_index(self._place, record, COLUMNS)}
-            if len(self._open) > _OPEN:
-                self._open.popitem(last=False)
+            if check:
+                self._sound.add(shard)
         self._open.move_to_end(shard)
         return self._open[shard]
 
@@ -231,7 +237,7 @@ def open_store(folder: str | os.PathLike[str], *, check: bool = True) -> Activat
     manifest = read_manifest(place)
     if manifest is None:
         raise UsageError(f"there is no activation store in {folder}; make one with: interp collect -o {folder}")
-    records, found = read_records(place), []
+    records, found = read_records(place, manifest), []
     while len(found) in records:
         record = records[len(found)]
         if record.rows > manifest.settings.shard_rows:

@@ -17,6 +17,8 @@ _LOCK = ".lock"
 class Folder:
     """A folder on this machine. Files are synced before they are renamed into place."""
 
+    shared = False
+
     def __init__(self, path: Path) -> None:
         self.name, self._path = str(path), path
 
@@ -70,40 +72,43 @@ class Folder:
 class Bucket:
     """A place that fsspec reaches by a URL, such as ``s3://bucket/store``. A file is put there as one object.
 
-    There is no lock: two writers of one request write the same bytes; others are refused once the first one's manifest is there.
+    There is no lock. Of two writers of one request each names its shards by their bytes, so that a record goes with the files of its own
+    writer; a writer of another request stops before its next record once the first one's manifest is there.
     """
+
+    shared = True
 
     def __init__(self, url: str) -> None:
         from fsspec.core import url_to_fs
 
         self.name = url
         try:
-            self._system, self._root = url_to_fs(url)
+            self.system, self.root = url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise UsageError(f"cannot reach {url} ({' '.join(str(error).split())})") from error
 
     def names(self) -> set[str]:
         """The objects that are there."""
         with self._told(UsageError):
-            self._system.invalidate_cache()
-            if not self._system.exists(self._root):
+            self.system.invalidate_cache()
+            if not self.system.exists(self.root):
                 return set()
-            return {str(path).rstrip("/").rsplit("/", 1)[-1] for path in self._system.ls(self._root, detail=False)}
+            return {str(path).rstrip("/").rsplit("/", 1)[-1] for path in self.system.ls(self.root, detail=False)}
 
     def read(self, name: str) -> bytes:
         """An object's bytes."""
         with self._told(ModelError):
-            return bytes(self._system.cat_file(f"{self._root}/{name}"))
+            return bytes(self.system.cat_file(f"{self.root}/{name}"))
 
     def write(self, name: str, data: bytes) -> None:
         """Puts an object."""
         with self._told(UsageError):
-            self._system.pipe_file(f"{self._root}/{name}", data)
+            self.system.pipe_file(f"{self.root}/{name}", data)
 
     def remove(self, name: str) -> None:
         """Deletes an object."""
         with self._told(UsageError):
-            self._system.rm_file(f"{self._root}/{name}")
+            self.system.rm_file(f"{self.root}/{name}")
 
     def local(self, name: str) -> Path | None:
         """None: an object is read whole."""
@@ -113,7 +118,7 @@ class Bucket:
     def writing(self) -> Iterator[None]:
         """No lock."""
         with self._told(UsageError):
-            self._system.makedirs(self._root, exist_ok=True)
+            self.system.makedirs(self.root, exist_ok=True)
         yield
 
     @contextmanager
@@ -129,5 +134,10 @@ Place: TypeAlias = Folder | Bucket
 
 
 def place_of(folder: str | Path) -> Place:
-    """The folder, or the bucket where ``folder`` is a URL."""
-    return Bucket(str(folder)) if "://" in str(folder) else Folder(Path(folder).expanduser())
+    """The folder, or the bucket where ``folder`` is a URL; ``file://`` and the like are folders."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    if "://" not in str(folder):
+        return Folder(Path(folder).expanduser())
+    bucket = Bucket(str(folder))
+    return Folder(Path(bucket.root)) if isinstance(bucket.system, LocalFileSystem) else bucket

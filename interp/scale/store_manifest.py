@@ -2,7 +2,8 @@
 
 The manifest is ``store.json``. Shard 7 is ``shard-000007.safetensors`` (a tensor a site, named as TransformerLens names it, a row a
 token), ``index-000007.parquet`` (whose token each row is) and ``shard-000007.json``, its record, which is written last: a shard without
-one is not there. All JSON files carry their own SHA-256.
+one is not there. In a bucket the names of the first two carry a digest, too, as in ``shard-000007-0123456789ab.safetensors``. All JSON
+files carry their own SHA-256.
 """
 
 import json
@@ -68,13 +69,16 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """``smaller`` lists (chunk, batch_tokens): from that chunk on memory allowed no larger batches. ``runs`` are those that wrote to it."""
+    """``smaller`` lists (chunk, batch_tokens): from that chunk on memory allowed no larger batches. ``runs`` are those that wrote to it,
+    each on its ``hardware``.
+    """
 
     settings: Settings
     origin: Origin
     n_layers: int
     smaller: tuple[tuple[int, int], ...] = ()
     runs: tuple[Provenance, ...] = ()
+    hardware: tuple[str, ...] = ()
     complete: Totals | None = None
 
     @property
@@ -92,6 +96,7 @@ class Cursor:
     """A place in the corpus: row ``row`` of chunk ``chunk``, which begins with window ``window`` of document ``document``.
 
     ``texts`` and ``tokens`` count those before the chunk; ``before`` is the digest of all texts before the document, None for a file.
+    ``read`` is the last document that was read for the chunk, ``through`` the digest of all texts up to and with it.
     """
 
     chunk: int = 0
@@ -101,11 +106,17 @@ class Cursor:
     texts: int = 0
     tokens: int = 0
     before: str | None = None
+    read: int = 0
+    through: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A finished shard: its rows, the documents they are of, the digests of its two files, and where the next shard goes on."""
+    """A finished shard: its rows, the documents they are of, the digests of its two files, and where the next shard goes on.
+
+    ``store`` is the key of the manifest that it belongs to. ``tag`` stands in the names of its files in a bucket, where several writers
+    may be at work: the beginning of the digest of its activations.
+    """
 
     shard: int
     rows: int
@@ -115,16 +126,22 @@ class Record:
     tensors_sha256: str
     index_sha256: str
     next: Cursor
+    store: str = ""
+    tag: str = ""
 
     @property
     def tensors(self) -> str:
         """The file of its activations."""
-        return f"shard-{self.shard:06d}.safetensors"
+        return f"shard-{self._name}.safetensors"
 
     @property
     def index(self) -> str:
         """The file that says whose they are."""
-        return f"index-{self.shard:06d}.parquet"
+        return f"index-{self._name}.parquet"
+
+    @property
+    def _name(self) -> str:
+        return f"{self.shard:06d}-{self.tag}" if self.tag else f"{self.shard:06d}"
 
 
 def record_name(shard: int) -> str:
@@ -149,13 +166,18 @@ def write_manifest(place: Place, manifest: Manifest) -> None:
     place.write(MANIFEST, _sealed({"format": "interp activation store", "version": VERSION, **asdict(manifest)}))
 
 
-def read_records(place: Place) -> dict[int, Record]:
-    """The finished shards by number. Raises ModelError for a damaged record."""
+def read_records(place: Place, manifest: Manifest) -> dict[int, Record]:
+    """The finished shards by number. Raises ModelError for a damaged record, and for one that belongs to another manifest."""
     found = {}
     for name in sorted(name for name in place.names() if name.startswith("shard-") and name.endswith(".json")):
         record = _made(Record, _unsealed(place, name), place, name)
         if record_name(record.shard) != name or record.rows < 1:
             raise damaged(place, name, f"it is of shard {record.shard} with {record.rows} rows")
+        if record.store not in ("", manifest.key):
+            raise ModelError(
+                f"{name} in {place.name} belongs to another collection that was written there at the same time; make the store again "
+                "in an empty folder"
+            )
         found[record.shard] = record
     return found
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.errors import NumericsError, brief
+from interp.errors import NumericsError, UsageError, brief
 from interp.scale.store_files import Place
-from interp.scale.store_manifest import Cursor, Record, damaged, write_record
+from interp.scale.store_manifest import Cursor, Record, damaged, read_manifest, write_record
 from interp.scale.store_rows import Rows
 
 HEADER = "interp_store"
@@ -69,22 +69,42 @@ class ShardWriter:
             tensors_sha256=hashlib.sha256(tensors).hexdigest(),
             index_sha256=hashlib.sha256(index).hexdigest(),
             next=behind,
+            store=self._key,
+            tag=hashlib.sha256(tensors).hexdigest()[:12] if self._place.shared else "",
         )
         self._place.write(record.tensors, tensors)
         self._place.write(record.index, index)
+        if self._place.shared:
+            self._check_ours()
         write_record(self._place, record)
         self._written(record)
 
+    def _check_ours(self) -> None:
+        """Raises UsageError where another collection has begun in the same bucket."""
+        manifest = read_manifest(self._place)
+        if manifest is None or manifest.key != self._key:
+            raise UsageError(
+                f"another collection was begun in {self._place.name} at the same time; choose another folder for one of them"
+            )
 
-def read_tensors(place: Place, record: Record) -> dict[str, Tensor]:
-    """The tensors of a shard, mapped where the place allows it. Its bytes are not checked here."""
+
+def read_tensors(place: Place, record: Record, *, check: bool) -> dict[str, Tensor]:
+    """The tensors of a shard, mapped where the place allows it.
+
+    Raises ModelError where, with ``check``, its bytes are not those that were written; an object of a bucket is fetched once for both.
+    """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load
 
     path = place.local(record.tensors)
+    if check and path is not None:
+        check_tensors(place, record)
     try:
         if path is None:
-            return load(place.read(record.tensors))
+            data = place.read(record.tensors)
+            if check and hashlib.sha256(data).hexdigest() != record.tensors_sha256:
+                raise damaged(place, record.tensors)
+            return load(data)
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from interp.errors import UsageError
@@ -22,6 +21,7 @@ def sweep(
     output: str | os.PathLike[str],
     *,
     resume: bool = False,
+    retry_failed: bool = False,
     engine: str | Engine = "embedded",
     workers: int | None = None,
     address: str | None = None,
@@ -43,6 +43,8 @@ def sweep(
         output: the sweep's folder, new or empty; a path, or an address that fsspec knows, such as ``s3://bucket/folder``. At the end it
             holds ``rows.parquet``, in the order models, points of the grid, items.
         resume: go on with the sweep in the folder, where there is one. What is finished is not done again.
+        retry_failed: go on, and do the tasks again whose rows say that they failed; those that memory ran out for, or whose worker
+            died, are always done again where a sweep goes on that is not finished.
         engine: "embedded" (this process, or ``workers`` processes beside it), "ray", or an ``Engine``.
         workers: how many items are done at once; by default one, on Ray what the cluster has room for.
         address: of a Ray cluster; without one a cluster is made on this machine.
@@ -65,21 +67,22 @@ def sweep(
         raise UsageError(
             f"the engine has {runner.threads} threads a worker and the sweep {asked.threads}; give both the same"
         )
-    url = os.fspath(output)
-    folder = SweepFolder(url if "://" in url else str(Path(url).absolute()))
+    folder = SweepFolder(os.fspath(output))
     tell = notify or _ignore
+    runner.tell = tell
     tasks = list(asked.tasks())
     if address is None:
         for spec in asked.models.values():
             locate(spec.name, revision=spec.revision, offline=spec.offline, step=progress or silent)
-    _check_place(folder, resume)
+    _check_place(folder, resume or retry_failed)
     folder.make()
     with folder.locked():
         run = SweepRun(asked, folder, tasks, runner, tell)
         run.begin()
+        if retry_failed and folder.has(ROWS):
+            run.reopen()
         if not folder.has(ROWS):
-            run.work(progress or silent)
-            folder.compact([task.digest for task in tasks])
+            run.finish(progress or silent, retry_failed=retry_failed)
         folder.remove_parts()
         return run.result(confidence)
 

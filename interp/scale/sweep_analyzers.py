@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from interp.editing.settings import EditSettings
 from interp.errors import unknown
 from interp.prompts import Conversation
 
@@ -28,6 +29,7 @@ class SweepAnalyzer:
     ``needs`` and ``takes`` are fields of an item that must and can be there. With ``many`` the function takes ``prompts``, and an item
     may hold several. The summary averages the columns ``measures`` (with their words), first within an item over the rows of each
     ``group``, then over items; its picture has the group column ``axis`` from left to right, and ``across`` upwards where there is one.
+    With ``one_seed`` every item has the sweep's own seed, for what is drawn once and serves all of them, such as second moments.
     """
 
     name: str
@@ -40,6 +42,7 @@ class SweepAnalyzer:
     axis: str
     across: str | None = None
     extra_settings: tuple[str, ...] = ()
+    one_seed: bool = False
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -212,18 +215,8 @@ ANALYZERS: Mapping[str, SweepAnalyzer] = {
             group=("score", "when"),
             measures={"value": "score"},
             axis="score",
-            extra_settings=(
-                "steps",
-                "learning_rate",
-                "kl_weight",
-                "decay",
-                "clamp",
-                "noise",
-                "shrinkage",
-                "context_weight",
-                "near_misses",
-                "near_miss_weight",
-            ),
+            extra_settings=tuple(field.name for field in fields(EditSettings)),
+            one_seed=True,
         ),
     )
 }

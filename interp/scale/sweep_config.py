@@ -1,7 +1,8 @@
 """What a sweep is: an analyzer, models, items, settings and a grid of them, read from TOML, YAML or a mapping and checked.
 
 The tasks of a sweep are all its models, with each of these all points of the grid, with each of these all items, in this order. A task
-is computed alone. Its seed comes from the sweep's seed and the item alone, so that the points of a grid are compared on the same draws.
+is computed alone. Its seed comes from the sweep's seed and the item alone, so that the points of a grid are compared on the same draws;
+of an analyzer with ``one_seed`` it is the sweep's own.
 """
 
 import hashlib
@@ -94,7 +95,7 @@ class SweepConfig:
                         settings=settings,
                         point=point,
                         item=item,
-                        seed=int(_digest([seed, item])[:8], 16) >> 1,
+                        seed=seed if self.analyzer.one_seed else int(_digest([seed, item])[:8], 16) >> 1,
                         digest=_digest(what)[:16],
                     )
 

@@ -50,8 +50,13 @@ def edit(
         case.fact,
         method,
         layers=layers,  # pyright: ignore[reportArgumentType] - checked there
-        settings=replace(settings_of(method), **settings),
+        settings=replace(settings_of(method), **{name: _read(value) for name, value in settings.items()}),
         seed=seed,
         allow_known=allow_known,
     )
     return evaluate_edit(model, made, case, generate=generate, seed=seed)
+
+
+def _read(value: Any) -> Any:
+    """A setting as ``EditSettings`` holds it."""
+    return tuple(value) if isinstance(value, list) else value

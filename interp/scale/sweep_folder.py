@@ -1,28 +1,30 @@
 """The folder of a sweep, on a disk or in a bucket (anything that fsspec knows).
 
-``sweep.json`` says what the sweep is, ``items.jsonl`` holds its items. Each finished task is one small file of ``parts/``, named by the
-task's number and the digest of what it is; at the end all are put together into ``rows.parquet``, in the order of the tasks, and
-removed. A file is there whole or not at all: on a disk it is renamed into place, in a bucket it is one object put at once.
+``sweep.json`` says what the sweep is, ``items.jsonl`` holds its items. Each finished task is one small file of ``parts/`` (see
+``sweep_parts``); at the end all are put together into ``rows.parquet``, in the order of the tasks, and removed. A file is there whole or
+not at all: on a disk it is renamed into place, in a bucket it is one object put at once.
 """
 
 import io
 import json
-import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.editing.new_folder import sync_folder
 from interp.errors import ModelError, UsageError, brief
 from interp.files import replacing, write_bytes
 from interp.foreign_json import parse_json
+from interp.scale.sweep_config import Task
+from interp.scale.sweep_parts import PARTS, Part, content_of, part_bytes, source_of
 
 if TYPE_CHECKING:
     from pyarrow import Schema, Table
 
-MANIFEST, ITEMS, ROWS, PARTS = "sweep.json", "items.jsonl", "rows.parquet", "parts"
-_PART = re.compile(r"(\d{8})-([0-9a-f]{16})\.parquet")
+MANIFEST, ITEMS, ROWS = "sweep.json", "items.jsonl", "rows.parquet"
+_LOCK = ".lock"
 _ROWS_AT_ONCE = 1 << 16
 _COMPRESSION = "zstd"
 
@@ -34,9 +36,9 @@ class SweepFolder:
         import fsspec
         from fsspec.implementations.local import LocalFileSystem
 
-        self.url = url
+        self.url = url if "://" in url else str(Path(url).expanduser().absolute())
         try:
-            self._files, self.path = fsspec.core.url_to_fs(url)
+            self._files, self.path = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
             raise UsageError(f"cannot write to {url}: {error}") from error
         self.is_local = isinstance(self._files, LocalFileSystem)
@@ -50,14 +52,19 @@ class SweepFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder, so that no second sweep writes into it. In a bucket nothing is held."""
+        """Holds the folder, so that no second sweep writes into it, and removes what a killed one left half-written.
+
+        In a bucket nothing is held.
+        """
         if not self.is_local:
             yield
             return
         from filelock import FileLock, Timeout
 
         try:
-            with FileLock(Path(self.path) / ".lock", timeout=0):
+            with FileLock(Path(self.path) / _LOCK, timeout=0):
+                for part in Path(self.path).rglob(".interp-*.part"):
+                    part.unlink(missing_ok=True)
                 yield
         except Timeout as error:
             raise UsageError(f"another process is at work on the sweep in {self.url}; choose another folder") from error
@@ -68,9 +75,12 @@ class SweepFolder:
         return bool(self._files.exists(f"{self.path}/{name}"))
 
     def is_empty(self) -> bool:
-        """Whether nothing is there, or not even the folder."""
+        """Whether nothing is there but what a sweep leaves that was stopped before it began."""
         self._files.invalidate_cache()
-        return not self._files.exists(self.path) or not self._files.ls(self.path)
+        if not self._files.exists(self.path):
+            return True
+        names = {path.rpartition("/")[2] for path in self._listed("")}
+        return names <= {_LOCK, PARTS} and not self._listed(PARTS)
 
     def read(self, name: str) -> bytes:
         """A file's bytes."""
@@ -95,7 +105,9 @@ class SweepFolder:
     def write(self, name: str, data: bytes) -> None:
         """Writes a file, all of it or nothing. Raises UsageError where that cannot be done."""
         if self.is_local:
-            write_bytes(Path(self.path) / name, data)
+            path = Path(self.path) / name
+            write_bytes(path, data)
+            sync_folder(path.parent)
             return
         try:
             self._files.pipe_file(f"{self.path}/{name}", data)
@@ -114,44 +126,68 @@ class SweepFolder:
         if self.has(name):
             self._files.rm_file(f"{self.path}/{name}")
 
-    def write_part(self, index: int, digest: str, table: "Table") -> None:
-        """Writes the rows of one task."""
-        import pyarrow.parquet as pq
+    def write_part(self, task: Task, table: "Table", identity: Mapping[str, Any], kind: str | None) -> Part:
+        """Writes the rows of one task, computed with ``identity``; ``kind`` is the class of the error where the analyzer failed."""
+        data = part_bytes(table, identity, kind)
+        part = Part(
+            index=task.index,
+            task=task.digest,
+            source=source_of(identity),
+            content=content_of(data),
+            failed=kind is not None,
+        )
+        self.write(part.name, data)
+        return part
 
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression=_COMPRESSION)
-        self.write(part_name(index, digest), buffer.getvalue())
-
-    def parts(self) -> dict[int, str]:
-        """The digests of the tasks whose rows are there, by the task's number."""
-        self._files.invalidate_cache()
-        try:
-            names = self._files.ls(f"{self.path}/{PARTS}", detail=False)
-        except FileNotFoundError:
-            return {}
-        found = (_PART.fullmatch(str(name).rstrip("/").rpartition("/")[2]) for name in names)
-        return {int(match[1]): match[2] for match in found if match}
+    def parts(self) -> list[Part]:
+        """The tasks whose rows are there, in order."""
+        found = (Part.named(path.rpartition("/")[2]) for path in self._listed(PARTS))
+        return sorted((part for part in found if part is not None), key=lambda part: part.name)
 
     def remove_parts(self) -> None:
         """Removes the rows of single tasks."""
-        for index, digest in self.parts().items():
-            self.remove(part_name(index, digest))
+        paths = [path for path in self._listed(PARTS) if Part.named(path.rpartition("/")[2])]
+        if paths:
+            self._files.rm(paths)
 
-    def compact(self, digests: Sequence[str]) -> None:
-        """Puts the rows of all tasks into one table. Two passes over the parts: the columns first, then the rows.
+    def read_part(self, part: Part) -> "Table | None":
+        """The rows of one task; None where they are not those that were written, and then the file is removed."""
+        import pyarrow.parquet as pq
 
-        Raises ModelError for a part that is damaged; it is removed, so that resuming computes it anew.
+        try:
+            data = self.read(part.name)
+        except FileNotFoundError:
+            return None
+        if part.holds(data):
+            return pq.read_table(io.BytesIO(data))
+        self.remove(part.name)
+        return None
+
+    def compact(self, pieces: "Sequence[Part | Table]") -> list[int]:
+        """Puts the rows of all tasks, which lie in files or are given, into one table. Two passes: the columns first, then the rows.
+
+        Returns the places of files that are damaged; they are removed, and no table is made, so that their tasks can be done again.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        names = [part_name(index, digest) for index, digest in enumerate(digests)]
-        schema = pa.schema([])
-        for name in names:
-            schema = pa.unify_schemas([schema, self._open(name, pq.read_schema)], promote_options="permissive")
-        with self._whole(ROWS) as path, pq.ParquetWriter(path, schema, compression=_COMPRESSION) as writer:
-            for group in self._groups(names, schema):
+        schema, damaged = pa.schema([]), []
+        for place, piece in enumerate(pieces):
+            table = self.read_part(piece) if isinstance(piece, Part) else piece
+            if table is None:
+                damaged.append(place)
+            else:
+                found = table.schema.remove_metadata()
+                schema = pa.unify_schemas([schema, found], promote_options="permissive")
+        if damaged:
+            return damaged
+        with (
+            self._whole(ROWS) as path,
+            pq.ParquetWriter(path, schema, compression=_COMPRESSION, write_page_checksum=True) as writer,
+        ):
+            for group in self._groups(pieces, schema):
                 writer.write_table(group, row_group_size=len(group))
+        return []
 
     def row_groups(self) -> "Iterator[Table]":
         """The finished table in pieces of whole tasks, in order."""
@@ -160,41 +196,45 @@ class SweepFolder:
 
         try:
             with self._files.open(f"{self.path}/{ROWS}", "rb") as file:
-                table = pq.ParquetFile(file)
+                table = pq.ParquetFile(file, page_checksum_verification=True)
                 for index in range(table.num_row_groups):
                     group = table.read_row_group(index)
                     group.validate(full=True)  # text that is no UTF-8 would be found only where it is used
                     yield group
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, ValueError) as error:
             raise ModelError(
                 f"{self.url}/{ROWS} is not a readable table ({brief(error)}); run the sweep again"
             ) from error
 
-    def _groups(self, names: Sequence[str], schema: "Schema") -> "Iterator[Table]":
-        """The parts' rows as tables of some size, each of whole tasks."""
+    def _groups(self, pieces: "Sequence[Part | Table]", schema: "Schema") -> "Iterator[Table]":
+        """The rows as tables of some size, each of whole tasks."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         held: list[Table] = []
-        for name in names:
-            table = self._open(name, pq.read_table)
-            held.append(
-                pa.concat_tables([schema.empty_table(), table], promote_options="permissive").select(schema.names)
-            )
-            if sum(map(len, held)) >= _ROWS_AT_ONCE or name == names[-1]:
+        n_held = 0
+        for place, piece in enumerate(pieces, 1):
+            table = self.read_part(piece) if isinstance(piece, Part) else piece
+            if table is None:
+                raise ModelError(
+                    f"rows in {self.url} changed while they were put together; resume, and they are computed again"
+                )
+            whole = pa.concat_tables([schema.empty_table(), table], promote_options="permissive")
+            held.append(whole.select(schema.names).replace_schema_metadata())
+            n_held += len(table)
+            if n_held >= _ROWS_AT_ONCE or place == len(pieces):
                 yield pa.concat_tables(held).combine_chunks()
-                held = []
+                held, n_held = [], 0
 
-    def _open(self, name: str, read: Any) -> Any:
-        import pyarrow as pa
-
+    def _listed(self, below: str) -> list[str]:
+        """The paths of what lies in a folder, without what a killed process left half-written."""
+        self._files.invalidate_cache()
         try:
-            return read(io.BytesIO(self.read(name)))
-        except (OSError, pa.ArrowException) as error:
-            self.remove(name)
-            raise ModelError(
-                f"{self.url}/{name} was damaged ({brief(error)}) and is removed; resume, and its task is computed again"
-            ) from error
+            paths = [str(path).rstrip("/") for path in self._files.ls(f"{self.path}/{below}", detail=False)]
+        except FileNotFoundError:
+            return []
+        return [
+            path for path in paths if not (path.rpartition("/")[2].startswith(".interp-") and path.endswith(".part"))
+        ]
 
     @contextmanager
     def _whole(self, name: str) -> Iterator[Path]:
@@ -202,15 +242,11 @@ class SweepFolder:
         if self.is_local:
             with replacing(Path(self.path) / name) as path:
                 yield path
+            sync_folder(Path(self.path))
             return
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder) / name
             self._files.put_file(str(Path(folder) / name), f"{self.path}/{name}")
-
-
-def part_name(index: int, digest: str) -> str:
-    """The file of one task's rows."""
-    return f"{PARTS}/{index:08d}-{digest}.parquet"
 
 
 def as_lines(records: Sequence[Any]) -> bytes:

@@ -4,20 +4,25 @@ import datetime
 import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interp._version import __version__
 from interp.errors import InterpError, ModelError, UsageError
 from interp.models.cache import Step
 from interp.scale.engine import Engine, Lost
+from interp.scale.sweep_columns import kinds_of, table_of
 from interp.scale.sweep_config import SweepConfig, Task
-from interp.scale.sweep_folder import ITEMS, MANIFEST, ROWS, SweepFolder, as_lines, part_name
+from interp.scale.sweep_folder import ITEMS, MANIFEST, ROWS, SweepFolder, as_lines
 from interp.scale.sweep_manifest import check_same, check_source, checked, new_manifest, provenance_of
+from interp.scale.sweep_parts import Part, failure_in, source_of
+from interp.scale.sweep_probes import Probes
 from interp.scale.sweep_result import SweepResult
 from interp.scale.sweep_summary import summarize
-from interp.scale.sweep_work import Reply, SweepWork, write_rows
+from interp.scale.sweep_work import Reply, SweepWork
 
-_PROBES = 3
+if TYPE_CHECKING:
+    from pyarrow import Table
+
 _NOTES = 5
 
 
@@ -34,6 +39,8 @@ class SweepRun:
     ) -> None:
         self.config, self.folder, self.tasks, self.engine, self.tell = config, folder, tasks, engine, tell
         self.manifest: dict[str, Any] = {}
+        self._kinds = kinds_of(config)
+        self._rows: dict[int, Part | Table] = {}
         self._told: set[str] = set()
 
     def begin(self) -> None:
@@ -44,32 +51,85 @@ class SweepRun:
             return
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.manifest = new_manifest(self.config, created, __version__)
+        self._write_manifest()  # first: by it the folder is known as a sweep's
         self.folder.write(ITEMS, as_lines(self.config.items))
-        self._write_manifest()
+
+    def finish(self, progress: Step, *, retry_failed: bool) -> None:
+        """Does every task whose rows are not there, and puts all rows into the table. What is found damaged is done again."""
+        self._take_up(retry_failed)
+        while True:
+            self.work(progress)
+            damaged = self.folder.compact([self._rows[task.index] for task in self.tasks])
+            if not damaged:
+                return
+            for place in damaged:
+                del self._rows[self.tasks[place].index]
+            self.tell(f"the rows of {len(damaged):,} finished tasks were damaged and are computed again")
+
+    def reopen(self) -> None:
+        """Takes the table apart into the rows of single tasks, without those that failed, so that these are done again."""
+        import numpy as np
+
+        tasks, n_failed = {task.index: task for task in self.tasks}, 0
+        for table in self.folder.row_groups():
+            numbers = np.unique(table["task"].to_numpy(), return_index=True, return_counts=True)
+            for index, start, count in zip(*map(np.ndarray.tolist, numbers), strict=True):
+                rows, task = table.slice(start, count), tasks[index]
+                if rows["error"][0].as_py() is None:
+                    self.folder.write_part(task, rows, self.manifest["sources"][task.model], None)
+                else:
+                    n_failed += 1
+        if n_failed:
+            self.folder.remove(ROWS)
+        else:
+            self.tell("no task failed; there is nothing to try again")
+
+    def _take_up(self, retry_failed: bool) -> None:
+        """Finds the rows that are there; removes those of other weights or versions, and of failed tasks that are to be tried again."""
+        expected = {label: source_of(identity) for label, identity in self.manifest["sources"].items()}
+        tasks, other = {task.index: task for task in self.tasks}, 0
+        for part in self.folder.parts():
+            task = tasks.get(part.index)
+            same = task is not None and part.task == task.digest and part.source == expected.get(task.model)
+            if same and not (part.failed and retry_failed):
+                self._rows[part.index] = part
+            else:
+                other += not same
+                self.folder.remove(part.name)
+        if other:
+            self.tell(f"the rows of {other:,} tasks are of other weights or versions and are removed")
 
     def work(self, progress: Step) -> None:
         """Does every task whose rows are not there.
 
         Raises UsageError, or what the analyzer raised, where the settings are at fault; ModelError for a model that cannot be loaded.
         """
-        there = self.folder.parts()
-        todo = [task for task in self.tasks if there.get(task.index) != task.digest]
-        worked = len(todo) < len(self.tasks)
-        if worked:
+        todo = [task for task in self.tasks if task.index not in self._rows]
+        if len(todo) < len(self.tasks):
             self.tell(f"going on: {len(self.tasks) - len(todo):,} of {len(self.tasks):,} tasks are finished already")
         what = self.config.analyzer.name.replace("_", " ")
         progress(what, 0, len(todo))
-        probes = Probes(self.config)
         try:
+            probes = self._probes()
             with closing(self._replies(todo)) as replies:
                 for done, (task, reply) in enumerate(replies, 1):
-                    worked = worked or reply.error is None
-                    probes.add(task, reply)
+                    probes.add(task, reply.error, None if reply.kind is None else reply.kind.__name__)
                     progress(what, done, len(todo))
         except InterpError:
-            if not worked:  # then the folder can be used again
-                self.folder.remove_parts()
+            if not any(isinstance(rows, Part) and not rows.failed for rows in self._rows.values()):
+                self.folder.remove_parts()  # then the folder can be used again
             raise
+
+    def _probes(self) -> Probes:
+        """The probes, which know how the first items went that are done already."""
+        probes = Probes(self.config)
+        for task in probes.wanted(self.tasks):
+            rows = self._rows.get(task.index)
+            if not isinstance(rows, Part):
+                continue
+            table = self.folder.read_part(rows) if rows.failed else None
+            probes.add(task, *((None, None) if table is None else failure_in(table)))
+        return probes
 
     def result(self, confidence: float) -> SweepResult:
         """The summary of the finished table."""
@@ -102,22 +162,25 @@ class SweepRun:
     def _replies(self, todo: Sequence[Task]) -> Generator[tuple[Task, Reply]]:
         """Each task with its reply, once it is checked: written where we see it, with the weights and versions of the rest."""
         hosts: set[str] = set()
-        work = SweepWork(self.config.analyzer.name, self.folder.url)
+        work = SweepWork(self.config.analyzer.name, self.folder.url, self._kinds)
         with closing(self.engine.run(work, todo)) as replies:
             for task, reply in replies:
                 if isinstance(reply, Lost):
-                    write_rows(self.folder, task, None, reply.reason)
+                    self._rows[task.index] = table_of(task, None, reply.reason, self._kinds)
                     yield task, Reply(index=task.index, host="", error=reply.reason)
                     continue
                 if reply.broken is not None:
                     raise reply.broken
-                if reply.host not in hosts and not self.folder.has(part_name(task.index, task.digest)):
+                part = reply.part
+                if part is not None and reply.host not in hosts and not self.folder.has(part.name):
                     raise UsageError(
                         f"what the worker on {reply.host} wrote is not in {self.folder.url}; give a folder that all machines share, or a "
                         "bucket such as s3://bucket/folder"
                     )
-                hosts.add(reply.host)
+                if part is not None:
+                    hosts.add(reply.host)
                 self._check_source(task, reply)
+                self._rows[task.index] = part or table_of(task, None, reply.error, self._kinds)
                 yield task, reply
 
     def _check_source(self, task: Task, reply: Reply) -> None:
@@ -129,7 +192,8 @@ class SweepRun:
         try:
             difference = check_source(known, dict(reply.identity or {}), task.model, reply.host)
         except ModelError:
-            self.folder.remove(part_name(task.index, task.digest))
+            if reply.part is not None:
+                self.folder.remove(reply.part.name)
             raise
         self._tell_once(*filter(None, (difference, *reply.notes)))
 
@@ -142,29 +206,3 @@ class SweepRun:
 
     def _write_manifest(self) -> None:
         self.folder.write(MANIFEST, (json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-class Probes:
-    """Tells settings that are at fault from items that are: where the first items of a point of the grid all fail alike.
-
-    Errors of ours are alike if they say the same, for they name what of an item is wrong; others if they are of one kind.
-    """
-
-    def __init__(self, config: SweepConfig) -> None:
-        self._wanted = min(_PROBES, len(config.items))
-        self._single = config.n_tasks == 1
-        self._seen: dict[str, list[str]] = {}
-
-    def add(self, task: Task, reply: Reply) -> None:
-        """Takes in one reply. Raises the kind of error that the analyzer raised once it is clear that all items would fail."""
-        if task.item_index >= self._wanted or (self._wanted == 1 and not self._single):
-            return
-        ours = reply.kind is not None and issubclass(reply.kind, InterpError)
-        seen = self._seen.setdefault(json.dumps([task.model, task.point], sort_keys=True), [])
-        seen.append(reply.error or "" if ours else str(reply.kind))
-        if reply.kind is None or len(seen) < self._wanted or len(set(seen)) > 1:
-            return
-        items = "the only item" if self._single else f"each of the first {self._wanted} items"
-        where = "".join(f", {name} = {value}" for name, value in task.point.items())
-        message = f"the sweep stopped, for {items} failed alike ({task.model}{where}): {reply.error}"
-        raise reply.kind(message) if issubclass(reply.kind, InterpError) else UsageError(message)

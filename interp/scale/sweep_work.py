@@ -3,18 +3,18 @@
 import gc
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InterpError
 from interp.models.progress import silent
 from interp.scale.sweep_analyzers import analyzer_named
+from interp.scale.sweep_columns import table_of
 from interp.scale.sweep_config import ModelSpec, Task
 from interp.scale.sweep_folder import SweepFolder
+from interp.scale.sweep_parts import Part
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from interp.runner.model import Model
 
 # What can be wrong with one item and not with the next. Everything else ends the sweep: an interrupt, an import that fails.
@@ -28,13 +28,14 @@ BASE_COLUMNS = ("task", "item", "model", "seed", "error")
 class Reply:
     """What came of a task: the number of rows, or why the analyzer failed, and with what ``kind`` of error.
 
-    ``identity`` is what the numbers depend on beside the task, ``notes`` what the analyzer had to say. ``broken`` is a fault of the model
-    and not of the item: nothing was written.
+    ``part`` is the file of its rows; None where memory ran out, which may go better another time. ``identity`` is what the numbers
+    depend on beside the task, ``notes`` what the analyzer had to say. ``broken`` is a fault of the model and not of the item: nothing
+    was written.
     """
 
     index: int
     host: str
-    n_rows: int = 0
+    part: Part | None = None
     error: str | None = None
     kind: type[BaseException] | None = None
     broken: InterpError | None = None
@@ -44,10 +45,11 @@ class Reply:
 
 @dataclass(frozen=True)
 class SweepWork:
-    """Makes a worker of the sweep whose rows go to ``folder``."""
+    """Makes a worker of the sweep whose rows go to ``folder``; ``kinds`` are the types of the columns that say what a task is."""
 
     analyzer: str
     folder: str
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, number: int) -> "_Worker":
         """The worker with this number on its machine."""
@@ -59,12 +61,15 @@ class _Worker:
 
     def __init__(self, work: SweepWork, number: int) -> None:
         self._analyzer, self._folder, self._number = analyzer_named(work.analyzer), SweepFolder(work.folder), number
+        self._kinds = work.kinds
         self._spec: ModelSpec | None = None
         self._model: Model | None = None
         self._identity: dict[str, Any] = {}
         self._notes: list[str] = []
 
     def __call__(self, task: Task) -> Reply:
+        from interp.runner.memory import is_out_of_memory
+
         host = platform.node()
         try:
             model = self._load(task.spec)
@@ -76,11 +81,14 @@ class _Worker:
             frame = self._analyzer.run(model, task.item, task.settings, task.seed)
         except _FAULTS as fault:
             error, kind = reason_of(fault), type(fault)
-        write_rows(self._folder, task, frame, error)
+            if is_out_of_memory(fault):
+                return Reply(index=task.index, host=host, error=error, kind=kind, identity=self._identity)
+        table = table_of(task, frame, error, self._kinds)
+        part = self._folder.write_part(task, table, self._identity, None if kind is None else kind.__name__)
         return Reply(
             index=task.index,
             host=host,
-            n_rows=0 if frame is None else len(frame),
+            part=part,
             error=error,
             kind=kind,
             identity=self._identity,
@@ -91,6 +99,7 @@ class _Worker:
         if self._model is not None and spec == self._spec:
             return self._model
         from interp.runner.model import load
+        from interp.scale.hardware import hardware_of
 
         self._model = None  # before the next is loaded, so that two are never held
         gc.collect()
@@ -108,43 +117,15 @@ class _Worker:
         self._identity = {
             **asdict(replace(model.provenance(command=""), created="")),
             "device": model.device.type,
-            "hardware": _hardware(model),
+            "hardware": hardware_of(model),
         }
         return model
-
-
-def write_rows(folder: SweepFolder, task: Task, frame: "DataFrame | None", error: str | None) -> None:
-    """Writes the rows of a task: the analyzer's, or one that says why there are none. What the task is stands in every row."""
-    import pyarrow as pa
-
-    table = (
-        pa.table({}) if frame is None else pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
-    )
-    n_rows = 1 if frame is None else len(frame)
-    base: dict[str, Any] = {
-        "task": task.index,
-        "item": task.item_index,
-        "model": task.model,
-        "seed": task.seed,
-        "error": error,
-        **{f"setting_{name}": _cell(value) for name, value in task.point.items()},
-        **{f"item_{name}": value for name, value in task.item.items() if isinstance(value, str | int)},
-    }
-    types = {"task": pa.int64(), "item": pa.int64(), "seed": pa.int64(), "error": pa.string()}
-    columns = {name: pa.array([value] * n_rows, type=types.get(name)) for name, value in base.items()}
-    own = {name: column for name, column in zip(table.column_names, table.columns, strict=True) if name not in base}
-    folder.write_part(task.index, task.digest, pa.table({**columns, **own}))
 
 
 def reason_of(fault: BaseException) -> str:
     """An error as one line: its message, with its class where it is none of our own."""
     message = " ".join(str(fault).split())[:_LONGEST_REASON]
     return message if isinstance(fault, InterpError) and message else f"{type(fault).__name__}: {message}"
-
-
-def _cell(value: Any) -> Any:
-    """A setting as one cell of a table: a list as text."""
-    return value if value is None or isinstance(value, str | int | float) else ", ".join(map(str, value))
 
 
 def _own_gpu(device: str, number: int) -> str:
@@ -155,12 +136,3 @@ def _own_gpu(device: str, number: int) -> str:
 
     count = torch.cuda.device_count()
     return f"cuda:{number % count}" if count else device
-
-
-def _hardware(model: "Model") -> str:
-    """What the last bits of a number can depend on beside the versions of the packages."""
-    import torch
-
-    if model.device.type == "cuda":
-        return torch.cuda.get_device_name(model.device)
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -5,9 +5,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+import tiny_models
+import word_model
+from interp.models.loading import Source
+from interp.runner.model import Model
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,21 @@ class Ended:
     code: int
     stdout: str
     stderr: str
+
+
+@pytest.fixture(scope="module")
+def small() -> Model:
+    """A tiny model that reads words and has a name, as one from a file has."""
+    source = Source(
+        name="tiny",
+        path=Path(),
+        revision=None,
+        architecture="LlamaForCausalLM",
+        format="safetensors",
+        licence=None,
+        known_sha256="ab" * 32,
+    )
+    return Model(tiny_models.build("llama"), word_model.build().tokenizer, source=source)
 
 
 @pytest.fixture

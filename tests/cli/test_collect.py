@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import tiny_models
 import word_model
-from interp.models.loading import Source
 from interp.runner.model import Model
 from interp.scale.collect import collect
 from interp.scale.store import open_store
@@ -15,21 +13,6 @@ from scale import small_corpus
 
 LINES = [" ".join(word_model.WORDS[index] for index in text) for text in small_corpus.texts(20, longest=60)]
 N_TOKENS = sum(len(line.split(" ")) for line in LINES)
-
-
-@pytest.fixture(scope="module")
-def small() -> Model:
-    """A tiny model that reads words and has a name, as one from a file has."""
-    source = Source(
-        name="tiny",
-        path=Path(),
-        revision=None,
-        architecture="LlamaForCausalLM",
-        format="safetensors",
-        licence=None,
-        known_sha256="ab" * 32,
-    )
-    return Model(tiny_models.build("llama"), word_model.build().tokenizer, source=source)
 
 
 @pytest.fixture

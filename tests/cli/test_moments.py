@@ -7,32 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import tiny_models
 import word_model
 from interp.checkpoint import Checkpoint
 from interp.editing.second_moments import SecondMoment, second_moments
-from interp.models.loading import Source
-from interp.runner.model import Model
 from interp_cli.unfinished import FOLDER
 
 WORDS = random.Random(0).choices(word_model.WORDS, k=3600)
 TEXT = "\n".join(" ".join(WORDS[start : start + 20]) for start in range(0, len(WORDS), 20))
 N_TOKENS = len(WORDS)
-
-
-@pytest.fixture(scope="module")
-def small() -> Model:
-    """A tiny model that reads words and has a name, as one from a file has."""
-    source = Source(
-        name="tiny",
-        path=Path(),
-        revision=None,
-        architecture="LlamaForCausalLM",
-        format="safetensors",
-        licence=None,
-        known_sha256="ab" * 32,
-    )
-    return Model(tiny_models.build("llama"), word_model.build().tokenizer, source=source)
 
 
 @pytest.fixture

@@ -247,6 +247,10 @@ def test_a_folder_with_other_things_is_left_alone(small, tmp_path) -> None:
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UsageError, match=r"holds other files \(mine.txt\); choose an empty folder"):
         collect(small, TEXTS, "resid_post@1", tmp_path)
+    (tmp_path / ".interp-x.part").write_text("another command is writing this")
+    with pytest.raises(UsageError, match="holds other files"):
+        collect(small, TEXTS, "resid_post@1", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".interp-x.part", "mine.txt"]
     with pytest.raises(UsageError, match="mine.txt is not a folder"):
         collect(small, TEXTS, "resid_post@1", tmp_path / "mine.txt")
 
@@ -275,15 +279,45 @@ def test_a_dataset_is_known_by_what_was_read_of_it(small, tmp_path, monkeypatch)
     assert small_corpus.files(tmp_path / "s") == before
 
 
+def test_a_dataset_that_changed_inside_a_chunk_or_ends_early_is_refused(tmp_path, monkeypatch) -> None:
+    """The chunk began with a text that is the same; texts behind it that were read are not, or are gone."""
+    model = word_model.build()
+    lines = [" ".join(word_model.WORDS[index] for index in text) for text in TEXTS]
+    given = list(lines)
+    monkeypatch.setitem(
+        sys.modules,
+        "datasets",
+        SimpleNamespace(load_dataset=lambda name, split, streaming: ({"text": line} for line in given)),
+    )
+    settings = {"sites": "resid_post@1", "shard_rows": 100, "batch_tokens": 256, "folder": tmp_path / "s"}
+    store = collect(model, "hf:some/set", **settings)
+    before = small_corpus.files(tmp_path / "s")
+    first = [record for record in store._records if record.next.chunk == 0]
+    assert len(first) > 3
+    for shard in range(2, store.n_shards):
+        (tmp_path / "s" / f"shard-{shard:06d}.json").unlink()
+    given[1] = "Ann " * len(lines[1].split())
+    with pytest.raises(UsageError, match=r"the texts of hf:some/set up to number \d+ are not those"):
+        collect(model, "hf:some/set", **settings)
+    given[:] = lines[:3]
+    with pytest.raises(UsageError, match=r"hf:some/set ends before text number \d+, which was read before"):
+        collect(model, "hf:some/set", **settings)
+    given[:] = lines
+    collect(model, "hf:some/set", **settings)
+    assert small_corpus.files(tmp_path / "s") == before
+
+
 def test_another_machine_is_said_and_written_down(small, told, tmp_path, monkeypatch) -> None:
     folder = tmp_path / "s"
     collect(small, TEXTS, "resid_post@1", folder, shard_rows=500)
     (folder / "shard-000001.json").unlink()
     provenance = Model.provenance
     monkeypatch.setattr(Model, "provenance", lambda self: replace(provenance(self), threads=7, versions={"torch": "9"}))
+    monkeypatch.setattr("interp.scale.collect_work.hardware_of", lambda model: "a slower one")
     store = collect(small, TEXTS, "resid_post@1", folder)
     assert told[0] == f"going on behind {store.n_shards - 1} finished shards of {folder} ({N_TOKENS - 500:,} rows)"
     assert told[1].startswith("going on with threads 7 (before: 1), torch 9 (before: 2")
+    assert "processor a slower one (before: " in told[1]
     assert told[1].endswith("numbers may differ in the last bits from an unbroken run")
     assert [run.threads for run in store.provenance] == [1, 7]
 
@@ -295,6 +329,9 @@ def test_progress_counts_tokens_and_ends_at_the_total(small, tmp_path) -> None:
     done = [step[1] for step in seen]
     assert done == sorted(done)
     assert seen[-1][1:] == (N_TOKENS, N_TOKENS)
+    seen.clear()
+    collect(small, TEXTS, "resid_post@1", tmp_path / "t", positions="5:", progress=lambda *step: seen.append(step))
+    assert seen[-1][1:] == (N_TOKENS, N_TOKENS)
     assert all(total is None or done <= total for _, done, total in seen)
 
 
@@ -305,3 +342,31 @@ def test_the_public_names(small, tmp_path) -> None:
     (tmp_path / "s" / "store.json").write_text("{}")
     with pytest.raises(ModelError, match=r"store.json in .* is damaged"):
         interp.open_store(tmp_path / "s")
+
+
+def test_what_is_not_run_again_is_counted_before_anything_is_run(small, tmp_path, monkeypatch) -> None:
+    """So that a speed taken from the first step to the last is that of the work."""
+    store = collect(small, TEXTS, "resid_post@1", tmp_path / "s", shard_rows=100, batch_tokens=64)
+    (tmp_path / "s" / f"shard-{store.n_shards - 1:06d}.json").unlink()
+    seen, ran, run = [], [], Model.run
+
+    def counted(self, prompts, *arguments, **options):
+        ran.append(sum(map(len, prompts)))
+        return run(self, prompts, *arguments, **options)
+
+    monkeypatch.setattr(Model, "run", counted)
+    collect(small, TEXTS, "resid_post@1", tmp_path / "s", progress=lambda *step: seen.append(step))
+    assert seen[-1][1] - seen[0][1] == sum(ran)
+
+
+def test_another_spelling_of_the_positions_is_the_same_request(small, tmp_path) -> None:
+    collect(small, TEXTS, "resid_post@1", tmp_path / "s")
+    assert collect(small, TEXTS, "resid_post@1", tmp_path / "s", positions="0:").complete
+
+
+def test_records_without_a_text_are_told(told, tmp_path) -> None:
+    model = word_model.build()
+    model.notify = told.append
+    (tmp_path / "a.jsonl").write_text('{"text": "Ann and Bob"}\n{"text": null}\n')
+    assert collect(model, tmp_path / "a.jsonl", "resid_post@1", tmp_path / "s").n_rows == 3
+    assert told == ["1 records of a.jsonl hold no text and were left out"]

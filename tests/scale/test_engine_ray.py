@@ -144,8 +144,9 @@ class Call:
 class PretendedRay:
     """Ray without processes: actors square numbers, and die of those in ``once`` (the first time) and ``always``, or at birth."""
 
-    def __init__(self, *, once=(), always=(), stillborn=False) -> None:
+    def __init__(self, *, once=(), always=(), stillborn=False, busy=0, broken=False) -> None:
         self.once, self.always, self.stillborn = set(once), always, stillborn
+        self.busy, self.broken = busy, broken
 
     def remote(self, kind):
         made = SimpleNamespace(remote=lambda *arguments: SimpleNamespace(ready=Call(self.ready), do=Call(self.do)))
@@ -155,6 +156,8 @@ class PretendedRay:
     def ready(self) -> None:
         if self.stillborn:
             raise ray.exceptions.RayActorError
+        if self.broken:
+            raise ray.exceptions.RaySystemError("out of file descriptors\nmore")
 
     def do(self, unit):
         if unit in self.once or unit in self.always:
@@ -163,6 +166,9 @@ class PretendedRay:
         return unit * unit
 
     def wait(self, references, **options):
+        self.busy -= 1
+        if self.busy >= 0:
+            return [], references
         return references[:1], references[1:]
 
     def get(self, reference):
@@ -173,7 +179,7 @@ class PretendedRay:
 
 
 def test_a_unit_that_kills_every_worker_is_lost_and_no_other_is() -> None:
-    crew = _Crew(PretendedRay(once=(2,), always=(5,)), Squares("."), {"CPU": 1.0}, 1)
+    crew = _Crew(PretendedRay(once=(2,), always=(5,)), Squares("."), {"CPU": 1.0}, 1, print)
     found = dict(crew.run(2, deque(range(1, 9))))
     lost = found.pop(5)
     assert found == {unit: unit * unit for unit in (1, 2, 3, 4, 6, 7, 8)}
@@ -181,6 +187,24 @@ def test_a_unit_that_kills_every_worker_is_lost_and_no_other_is() -> None:
 
 
 def test_workers_that_cannot_start_are_an_error() -> None:
-    crew = _Crew(PretendedRay(stillborn=True), Squares("."), {"CPU": 1.0}, 1)
+    crew = _Crew(PretendedRay(stillborn=True), Squares("."), {"CPU": 1.0}, 1, print)
     with pytest.raises(InterpError, match="workers cannot start on the Ray cluster"):
         list(crew.run(2, deque([1])))
+
+
+def test_a_busy_cluster_is_waited_for(monkeypatch) -> None:
+    clock = iter(range(0, 100_000, 100))
+    monkeypatch.setattr("interp.scale.engine_ray.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    told: list[str] = []
+    crew = _Crew(PretendedRay(busy=9), Squares("."), {"CPU": 1.0}, 1, told.append)
+    assert dict(crew.run(1, deque([3]))) == {3: 9}
+    assert told == [
+        f"the Ray cluster had no room for a worker in {seconds} seconds; waiting until it has"
+        for seconds in (120, 240, 480)
+    ]
+
+
+def test_what_else_fails_in_ray_is_one_line() -> None:
+    crew = _Crew(PretendedRay(broken=True), Squares("."), {"CPU": 1.0}, 1, print)
+    with pytest.raises(InterpError, match=r"^Ray failed: .*out of file descriptors; what is finished is kept$"):
+        list(crew.run(1, deque([1])))

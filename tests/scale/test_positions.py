@@ -46,3 +46,28 @@ def test_a_begin_of_text_token_is_left_out_only_at_the_start(small) -> None:
     assert list(position_filter(model, "::2", skip_bos=True).of([bos, 5, 6, 7])) == [2]
     with pytest.raises(UsageError, match=r"no begin-of-text token; leave out the first token with positions '1:'"):
         position_filter(small, "all", skip_bos=True)
+
+
+@pytest.mark.parametrize(
+    ("positions", "words"),
+    [
+        *((text, "all") for text in ("all", ":", "0:", "::1", "0::1")),
+        *((text, "last") for text in ("last", "-1", "-1:")),
+        *((text, "0") for text in ("0", ":1", "0:1")),
+        ("5:6", "5"),
+        ("-3:-2", "-3"),
+        ("2:5:1", "2:5"),
+        ("0:16", ":16"),
+        ("0::4", "::4"),
+        ("-1:1", "-1:1"),
+        ("-1:0", "-1:0"),
+        ("1::2", "1::2"),
+    ],
+)
+def test_spellings_of_the_same_positions_are_one(positions: str, words: str) -> None:
+    from interp.scale.positions import _slice, words_of
+
+    assert words_of(positions) == words
+    assert words_of(words) == words
+    for length in range(12):
+        assert range(length)[_slice(words)] == range(length)[_slice(positions)]

@@ -1,5 +1,6 @@
 """Where stores lie: a folder that one process at a time writes to, or a bucket."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -92,16 +93,24 @@ def test_a_bucket_holds_the_same_bytes_as_a_folder(small, tmp_path) -> None:
     system = fsspec.filesystem("memory")
     objects = {Path(name).name: system.cat_file(name) for name in system.ls("/bucket/deep/store", detail=False)}
     objects.pop("store.json")
-    assert objects == small_corpus.files(tmp_path / "s")
+    files = small_corpus.files(tmp_path / "s")
+    assert {record.tensors for record in store._records} <= objects.keys()
+    for record in store._records:  # its files have their digest in the name
+        assert objects[record.tensors] == files[f"shard-{record.shard:06d}.safetensors"]
+        assert objects[record.index] == files[f"index-{record.shard:06d}.parquet"]
+    assert len(objects) == len(files)
     assert store.rows(350, 450)["resid_post@1"].equal(open_store(tmp_path / "s").rows(350, 450)["resid_post@1"])
     assert open_store(url).document(3).tokens.tolist() == TEXTS[3]
     # It goes on, too, and finds a flipped byte.
     system.rm_file("/bucket/deep/store/shard-000001.json")
     assert collect(small, TEXTS, "resid_post@1", url, shard_rows=400).complete
-    broken = bytearray(system.cat_file("/bucket/deep/store/shard-000001.safetensors"))
+    name = store._records[1].tensors
+    broken = bytearray(system.cat_file(f"/bucket/deep/store/{name}"))
     broken[-1] ^= 1
-    system.pipe_file("/bucket/deep/store/shard-000001.safetensors", bytes(broken))
-    with pytest.raises(ModelError, match=r"shard-000001.safetensors in memory://bucket/deep/store is damaged"):
+    system.pipe_file(f"/bucket/deep/store/{name}", bytes(broken))
+    with pytest.raises(
+        ModelError, match=r"shard-000001-[0-9a-f]{12}.safetensors in memory://bucket/deep/store is damaged"
+    ):
         open_store(url).verify()
     system.rm("/bucket", recursive=True)
 
@@ -118,3 +127,112 @@ def test_a_folder_that_may_not_be_written_is_told(small, tmp_path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="cannot write in"):
         collect(small, TEXTS, "resid_post@1", tmp_path / "s")
+
+
+def test_two_writers_in_a_bucket_leave_a_sound_store(tmp_path, monkeypatch) -> None:
+    """Both have the files of a shard there before either writes its record; the numbers of one differ in their last bits."""
+    import threading
+
+    import tiny_models
+    from interp.scale.store_files import Bucket
+
+    models = [Model(tiny_models.build("llama")) for _ in range(2)]
+    run, write, meet = Model.run, Bucket.write, threading.Barrier(2)
+
+    def other(self, prompts, *arguments, **options):
+        found = run(self, prompts, *arguments, **options)
+        for value in found.cache.values() if self is models[1] else ():
+            value.mul_(1 + 1e-6)
+        return found
+
+    def met(self, name, data):
+        write(self, name, data)
+        if name.startswith("index-"):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meet.wait(5)
+
+    monkeypatch.setattr(Model, "run", other)
+    monkeypatch.setattr(Bucket, "write", met)
+    url, faults = "memory://two/store", []
+
+    def work(model) -> None:
+        try:
+            collect(model, TEXTS, "resid_post@1", url, shard_rows=400, batch_tokens=256)
+        except (ModelError, UsageError) as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    monkeypatch.setattr(Bucket, "write", write)
+    store = open_store(url)
+    assert store.complete
+    store.verify()
+    names = [Path(name).name for name in fsspec.filesystem("memory").ls("/two/store", detail=False)]
+    assert len([name for name in names if name.endswith(".safetensors")]) == 2 * store.n_shards
+    fsspec.filesystem("memory").rm("/two", recursive=True)
+
+
+def test_another_collection_in_a_bucket_stops_before_it_mixes_rows(small, monkeypatch) -> None:
+    from interp.scale.store_files import Bucket
+
+    url, write, begun = "memory://three/store", Bucket.write, []
+
+    def overtaken(self, name, data):
+        write(self, name, data)
+        if name.startswith("index-") and not begun:
+            begun.append(1)
+            manifest = fsspec.filesystem("memory").cat_file("/three/other/store.json")
+            write(self, "store.json", manifest)
+
+    collect(small, TEXTS, "resid_post@0", "memory://three/other", shard_rows=400)
+    monkeypatch.setattr(Bucket, "write", overtaken)
+    with pytest.raises(UsageError, match="another collection was begun in memory://three/store at the same time"):
+        collect(small, TEXTS, "resid_post@1", url, shard_rows=400)
+    assert open_store(url).n_shards == 0
+    system = fsspec.filesystem("memory")
+    mine = system.cat_file("/three/other/shard-000000.json")
+    collect(small, TEXTS, "resid_post@1", "memory://three/third", shard_rows=400)
+    system.pipe_file("/three/third/shard-000000.json", mine)
+    with pytest.raises(ModelError, match="shard-000000.json in .* belongs to another collection"):
+        open_store("memory://three/third")
+    system.rm("/three", recursive=True)
+
+
+def test_a_file_url_is_a_folder(tmp_path) -> None:
+    found = place_of(f"file://{tmp_path}/s")
+    assert isinstance(found, Folder)
+    assert found.name == str(tmp_path / "s")
+    with (
+        found.writing(),
+        pytest.raises(UsageError, match="another process is writing"),
+        place_of(tmp_path / "s").writing(),
+    ):
+        pass
+
+
+def test_a_bucket_is_read_once_and_two_shards_are_held(small, monkeypatch) -> None:
+    from interp.scale.store_files import Bucket
+
+    read, fetched = Bucket.read, []
+
+    def counted(self, name):
+        fetched.append(name)
+        return read(self, name)
+
+    collect(small, TEXTS, "resid_post@1", "memory://read/store", shard_rows=100)
+    monkeypatch.setattr(Bucket, "read", counted)
+    store = open_store("memory://read/store")
+    assert store.n_shards > 4
+    fetched.clear()
+    held = []
+    for _ in store.batches(batch_rows=64):
+        held.append(len(store._open))
+    assert max(held) == 2
+    assert sorted(name for name in fetched if name.endswith(".safetensors")) == sorted(
+        record.tensors for record in store._records
+    )
+    fsspec.filesystem("memory").rm("/read", recursive=True)
