@@ -43,7 +43,7 @@ def main(folder: Path, more: list[str]) -> None:
     if "default" in more:
         prompt, cpu = "The Eiffel Tower is located in the city of", ("--device", "cpu")
         lines["default lens"] = ("lens", prompt, *cpu)
-        lines["default report"] = ("report", prompt, "--subject", "The Eiffel Tower", "-o", "default.html", *cpu)
+        lines["default report"] = ("report", prompt, "--sections", "lens", "-o", "default.html", *cpu)
         lines["default fetch"] = ("models", "fetch", "smollm2-135m")
     ended = {name: bad_workspace.quietly(*line) for name, line in lines.items()}
     failed = {name: err[-300:] for name, (code, _, err) in ended.items() if code}
