@@ -94,8 +94,7 @@ def _work(unit: Any) -> Any:
         import torch
 
         assert _WORKER.make is not None, "the pool starts each worker"
-        torch.set_num_threads(
-            _WORKER.threads
-        )  # the variables are read no more where torch came with what was unpickled
+        # The variables are read no more where torch was imported with what was unpickled.
+        torch.set_num_threads(_WORKER.threads)
         _WORKER.work = _WORKER.make(_WORKER.number)
     return None if _WORKER.stop.is_set() else _WORKER.work(unit)

@@ -357,6 +357,7 @@ def test_what_is_not_run_again_is_counted_before_anything_is_run(small, tmp_path
     monkeypatch.setattr(Model, "run", counted)
     collect(small, TEXTS, "resid_post@1", tmp_path / "s", progress=lambda *step: seen.append(step))
     assert seen[-1][1] - seen[0][1] == sum(ran)
+    assert seen[-1][1] == N_TOKENS
 
 
 def test_another_spelling_of_the_positions_is_the_same_request(small, tmp_path) -> None:

@@ -99,11 +99,10 @@ def test_rows_of_refused_weights_do_not_stay(lens, tmp_path) -> None:
     stop_after(config, out, 1)
     [good] = SweepFolder(str(out)).parts()
     save_model(tmp_path / "model", seed=1)
-    sweep(config, tmp_path / "other")  # what a second worker wrote before the first was refused
     with pytest.raises(ModelError, match="began with weights_sha256"):
         sweep(config, out, resume=True)
-    other = tmp_path / "out2"
-    stop_after(config, other, 3)
+    other = tmp_path / "other"
+    stop_after(config, other, 3)  # what further workers wrote before the first was refused
     for part in SweepFolder(str(other)).parts():
         if part.index:
             assert part.source != good.source
@@ -142,44 +141,51 @@ def test_every_changed_byte_of_a_part_is_noticed(lens, tmp_path) -> None:
 
 def test_workers_compute_on_the_threads_of_the_configuration(tmp_path) -> None:
     """Also where torch is there before the worker's environment is set."""
-    assert {reply for _, reply in Processes(workers=2, threads=3).run(Threads(), range(2))} == {3}
+    assert {reply for _, reply in Processes(threads=3).run(Threads(), range(2))} == {3}
+
+
+@pytest.mark.parametrize("at", ["sweep.json", "items.jsonl"])
+def test_a_stop_before_the_first_task_leaves_the_folder_free(lens, tmp_path, monkeypatch, at) -> None:
+    write = SweepFolder.write
+
+    def stopped(self, name, data) -> None:
+        if name == at:
+            raise KeyboardInterrupt
+        write(self, name, data)
+
+    monkeypatch.setattr(SweepFolder, "write", stopped)
+    config, out = lens | {"items": ITEMS[:2]}, tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        sweep(config, out)
+    monkeypatch.setattr(SweepFolder, "write", write)
+    assert (out / ".lock").exists()
+    assert sweep(config, out).n_done == 2
 
 
 KILLED = """
 import json, os, signal, sys
 from interp.scale.sweep import sweep
-from interp.scale.sweep_folder import SweepFolder
 
-at = sys.argv[1]
-write, replace = SweepFolder.write, os.replace
-
-def killed(self, name, data):
-    if name == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return write(self, name, data)
+replace = os.replace
 
 def renamed(source, target):
-    if str(target).endswith(at):
+    if str(target).endswith("rows.parquet"):
         os.kill(os.getpid(), signal.SIGKILL)
     return replace(source, target)
 
-SweepFolder.write, os.replace = killed, renamed
-sweep(json.loads(sys.argv[2]), sys.argv[3])
+os.replace = renamed
+sweep(json.loads(sys.argv[1]), sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("at", ["sweep.json", "items.jsonl", "rows.parquet"])
-def test_a_kill_at_any_step_leaves_a_folder_to_go_on_with(lens, tmp_path, at) -> None:
-    out = tmp_path / "out"
-    config = lens | {"items": ITEMS[:2]}
+def test_what_a_kill_left_half_written_is_removed(lens, tmp_path) -> None:
+    """The table is written beside and not yet renamed into place."""
+    out, config = tmp_path / "out", lens | {"items": ITEMS[:2]}
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    died = subprocess.run([sys.executable, "-c", KILLED, at, json.dumps(config), str(out)], env=environment)
+    died = subprocess.run([sys.executable, "-c", KILLED, json.dumps(config), str(out)], env=environment)
     assert died.returncode == -9
-    if at == "rows.parquet":
-        assert list(out.rglob("*.part"))
-        assert sweep(config, out, resume=True).n_done == 2
-    else:
-        assert sweep(config, out).n_done == 2
+    assert list(out.rglob("*.part"))
+    assert sweep(config, out, resume=True).n_done == 2
     assert not list(out.rglob("*.part"))
 
 
