@@ -88,16 +88,21 @@ def _brought_back(text: Html, effect: Estimate, total: Estimate) -> Finding:
 
 def _claim(result: Any, site: Site, total: Estimate) -> Finding:
     """How much a site brings back, or that it brings back nothing that is told apart from 0."""
-    among = ""
+    among, what = " from the subject on", "windows"
+    tried = result.n_layers * (len(result.prompt) - min(result.subject_positions))
     if site.kind == "resid":
-        among = " among the subject's tokens" if len(result.subject_positions) > 1 else ""
+        what, tried = "states", result.n_layers * len(result.subject_positions)
+        among = " of the subject's tokens" if len(result.subject_positions) > 1 else " of the subject's token"
         where: list[Child] = ["Restoring the stream at ", place_of(result, site.position), f" after layer {site.layer}"]
     else:
-        what = "the MLPs" if site.kind == "mlp" else "attention"
-        where = [f"Restoring {what} of {_named_layers(site)} at ", place_of(result, site.position)]
-    amount = f"{number_of(site.effect.value)} of the {number_of(total.value)} lost{spread_of(result, site.effect)}"
+        part = "the MLPs" if site.kind == "mlp" else "attention"
+        where = [f"Restoring {part} of {_named_layers(site)} at ", place_of(result, site.position)]
+    effect, spread = number_of(site.effect.value), spread_of(result, site.effect)
+    amount = f"{effect} of the {number_of(total.value)} lost{spread}"
+    if site.effect.value > total.value:
+        amount = f"more than all of the {number_of(total.value)} lost: {effect}{spread}"
     if site.clear:
-        text = join([*where, f" brings back {amount}{', the most' + among if among else ''}."])
+        text = join([*where, f" brings back {amount}. It was chosen as the greatest of {tried} {what}{among}."])
     else:
         text = join([*where, f" brings back most{among}, but not measurably more than nothing: {amount}."])
     return _brought_back(text, site.effect, total)

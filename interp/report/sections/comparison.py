@@ -6,7 +6,7 @@ from typing import Any
 from interp.figures.comparison import panel_labels
 from interp.report.blocks import Axis, Block, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, Html, element, join, quoted, token
-from interp.report.sections.numbers import brief, signed
+from interp.report.sections.numbers import brief, part_of, signed
 from interp.tokens import visible
 
 _LISTED = 12
@@ -147,7 +147,7 @@ def _findings(result: Any) -> tuple[Finding, ...]:
             Finding(
                 text=text,
                 rank=Evidence.READ,
-                strength=min(1.0, abs(cell.difference)) if clear else 0.0,
+                strength=part_of(cell.difference, quantity.unit, (cell.a, cell.b)) if clear else 0.0,
                 value=cell.difference,
                 unit=quantity.unit,
                 interval=(cell.lower, cell.upper) if math.isfinite(cell.lower) else None,
