@@ -329,7 +329,7 @@ def test_csv_is_quoted_as_it_must_be(page):
     assert read[1:] == [
         ["1,5", 'he said "no"', " edge ", "\r\n", "1.25"],
         ["", "", "plain", "'", "-3e-7"],
-        ["x y", "שלום", "</td>", "\t", "0"],
+        ["x y", "שלום", "</td>", "'\t", "0"],
     ]
 
 
