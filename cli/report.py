@@ -93,7 +93,9 @@ def report(
     save: Annotated[
         Path | None,
         typer.Option(
-            "--save", metavar="DIR", help="Save the results too: interp report DIR gives the page again without a model."
+            "--save",
+            metavar="DIR",
+            help="Save the results too: interp report DIR gives the page again without a model.",
         ),
     ] = None,
     quiet: Quiet = False,

@@ -24,7 +24,8 @@ class ExpertRoutingResult(Result):
     """The ``chosen`` experts of each token in the ``layers`` that have any, the heaviest first, and their ``weights``.
 
     A weight multiplies what its expert puts out; in some families they add up to 1, in others to the share that the chosen ones have.
-    ``scores`` are the router's logits. In ``shared_layers`` every token also passes one more expert, which no router chooses. ``share`` is the part of all weights of the prompt that an expert gets.
+    ``scores`` are the router's logits. ``share`` is the part of all weights of the prompt that an expert gets. In
+    ``shared_layers`` every token also passes one more expert, which no router chooses.
     """
 
     kind: ClassVar[str] = "expert_routing"

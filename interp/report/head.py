@@ -110,7 +110,8 @@ def name_of(key: str, prompts: Mapping[str, Prompt]) -> str:
     parts = [f"prompt {texts.index(prompt.tokens.text) + 1}"] if len(texts) > 1 or len(alike) == 1 else []
     if len(alike) > 1:
         whole = prompt.positions == tuple(range(max(len(other.tokens) for other in alike)))
-        parts.append("all positions" if whole else f"{'position' if len(prompt.positions) == 1 else 'positions'} {_spans(prompt.positions)}")
+        places = f"position{'s'[: len(prompt.positions) != 1]} {_spans(prompt.positions)}"
+        parts.append("all positions" if whole else places)
     return ", ".join(parts)
 
 

@@ -84,7 +84,9 @@ def test_the_address_names_what_is_shown(kept: Page) -> None:
     kept.run("document.querySelectorAll('#lens .switch button')[0].click()")
     kept.run(f"{menu}.value = '-1'; {menu}.dispatchEvent(new Event('change'))")
     kept.run("document.querySelectorAll('.heads .switch button')[0].click()")
-    kept.until("!location.hash.includes('weighting') && !location.hash.includes('shows') && !location.hash.includes('order')")
+    kept.until(
+        "!location.hash.includes('weighting') && !location.hash.includes('shows') && !location.hash.includes('order')"
+    )
     kept.run(f"location.hash = {json.dumps(cited)}")
     pressed = "[...document.querySelectorAll('{} .switch button')].findIndex(one => one.ariaPressed === 'true')"
     kept.until(f"{pressed.format('#lens')} === 2 && {pressed.format('.heads')} === 1 && {menu}.value === '1'")

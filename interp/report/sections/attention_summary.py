@@ -152,7 +152,14 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         share = float(result.first[:, 1:].mean())
         text = f"On average the heads put {percent(share)} of their weight on the first token."
         found.append(
-            Finding(text=text, rank=Evidence.HABIT, strength=share, value=share, unit="share of attention", null=_even(result))
+            Finding(
+                text=text,
+                rank=Evidence.HABIT,
+                strength=share,
+                value=share,
+                unit="share of attention",
+                null=_even(result),
+            )
         )
     if strongest := _strongest(result):
         layer, weight = strongest[0], float(result.edge_weights[strongest[0]])

@@ -127,4 +127,3 @@ def _growth(result: Any) -> str:
     if not layers:
         return "the KV cache no longer grows: the windows of all layers are full"
     return f"the KV cache grows by {size:,.1f} kB a token, in the {layers} of {every} layers whose window is not full"
-

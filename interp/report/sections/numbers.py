@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from interp.maths.estimates import Estimate
 
-
 _SURE = 1 - 1e-6
 """From here on a probability in single precision is not told apart from 1."""
 

@@ -154,8 +154,5 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         what = f"{result.words[result.summary.measures[0]]} is greatest at {where}{f' ({name})' if name else ''}"
         text = f"Over {mean.n:,} items {what}: {brief(mean.value)}{interval}."
         unit = result.words[result.summary.measures[0]]
-        found.append(
-            Finding(text=text, rank=Evidence.READ, value=mean.value, unit=unit, interval=interval_of(mean))
-        )
+        found.append(Finding(text=text, rank=Evidence.READ, value=mean.value, unit=unit, interval=interval_of(mean)))
     return tuple(found)
-

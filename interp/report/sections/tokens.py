@@ -58,7 +58,13 @@ def _count(tokens: Tokens) -> Html:
     name = quoted(word if len(word) <= _LONG else word[:_LONG] + "…")
     parts = " + ".join(held if len(held) <= _SHOWN else [*held[:_SHOWN], "…"])
     return join(
-        [f"{count} The word that takes most is ", name, f": {counted(len(held), 'token')}, ", element("bdi", parts), "."]
+        [
+            f"{count} The word that takes most is ",
+            name,
+            f": {counted(len(held), 'token')}, ",
+            element("bdi", parts),
+            ".",
+        ]
     )
 
 
@@ -73,4 +79,3 @@ def _places(tokens: Tokens, words: Sequence[re.Match[str]]) -> list[list[int]]:
             places[index].append(pos)
             index += 1
     return places
-
