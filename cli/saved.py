@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from interp.errors import UsageError
 
 if TYPE_CHECKING:
+    import typer
+
     from interp.results import Result
 
 SUFFIXES = (".safetensors", ".json")
@@ -42,12 +42,12 @@ def load_saved(arguments: Sequence[str]) -> "list[Result]":
     return [load_result(path) for argument in arguments for path in _within(argument) or [Path(argument)]]
 
 
-def check_only_files(context: click.Context) -> None:
+def check_only_files(context: "typer.Context") -> None:
     """Raises UsageError for an option on the command line that means nothing beside saved results."""
     for option in context.command.params:
         name = option.name or ""
         source = context.get_parameter_source(name)
-        if source is click.core.ParameterSource.COMMANDLINE and name not in WITH_FILES:
+        if source is not None and source.name == "COMMANDLINE" and name not in WITH_FILES:
             raise UsageError(
                 f"{option.opts[0]} is of a prompt; saved results are shown and compared as they are, so leave it out"
             )
