@@ -7,7 +7,7 @@ import numpy as np
 from interp.figures.ablation import SERIES, change_bars, change_map
 from interp.report.blocks import Axis, Block, Evidence, Finding, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Child, Html, join, token
-from interp.report.sections.numbers import brief, interval_of, part_of, signed, told_from
+from interp.report.sections.numbers import brief, counted, interval_of, part_of, signed, told_from
 
 _METHODS = {
     "zero": "set to zero",
@@ -46,7 +46,7 @@ def build(result: Any, prompt: str) -> Section | None:
 
 def _method(result: Any) -> str:
     own = len(result.prompts)
-    texts = f"{result.n_reference} reference text{'s'[: result.n_reference != 1]}"
+    texts = counted(result.n_reference, "reference text")
     if result.own_reference:
         texts = "this text" if own == 1 else "the texts themselves"
     return _METHODS[result.method].format(texts=texts)

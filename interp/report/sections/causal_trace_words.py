@@ -9,7 +9,7 @@ from interp.analyzers.causal_trace_sites import Site, above_zero, best_layers, h
 from interp.maths.estimates import Estimate
 from interp.report.blocks import Evidence, Finding
 from interp.report.markup import Child, Html, join, token
-from interp.report.sections.numbers import interval_of, signed
+from interp.report.sections.numbers import counted, interval_of, signed
 
 
 def findings(result: Any) -> tuple[Finding, ...]:
@@ -128,8 +128,8 @@ def answer_token(answer: Any) -> Html:
 
 def samples_of(result: Any) -> str:
     if result.corruption == "tokens":
-        return f"{result.n_samples} replacement{'s'[: result.n_samples != 1]}"
-    return f"{result.n_samples} draw{'s'[: result.n_samples != 1]} of the noise"
+        return counted(result.n_samples, "replacement")
+    return f"{counted(result.n_samples, 'draw')} of the noise"
 
 
 def spread_of(result: Any, estimate: Estimate) -> str:
