@@ -4,6 +4,7 @@ import pytest
 
 import interp
 from interp.report import report
+from interp_cli.report_analyses import Asked, analyse, chosen
 
 LIMIT = 1_000_000
 TEXT = """\
@@ -41,4 +42,15 @@ def test_a_page_about_a_long_prompt_is_small(model, tokens: int, limit: int) -> 
         for analyse in (interp.residual_story, interp.logit_lens, interp.direct_logit_attribution)
     ]
     assert len(results[0].tokens) == tokens
+    assert len(report(results).html().encode()) <= limit
+
+
+@pytest.mark.model
+@pytest.mark.slow
+@pytest.mark.parametrize(("sections", "limit"), [("default", LIMIT), ("default,attention", 3_000_000)])
+def test_the_page_of_interp_report_is_small(model, sections: str, limit: int) -> None:
+    """All that ``interp report`` makes of 256 tokens by default, and with the patterns of all heads."""
+    asked = Asked(prompt=model.tokenizer.decode(model.tokenizer(TEXT)["input_ids"][:256]))
+    results = analyse(model, asked, chosen(sections, asked), lambda *_: None)
+    assert len(results[0].tokens) == 256
     assert len(report(results).html().encode()) <= limit

@@ -30,7 +30,7 @@ def build(result: Any, prompt: str) -> Section | None:
     """A map of what is read, the keys of the selected token, the strongest reads, and the shapes of one layer."""
     heads, kv_heads = len(result.kv_heads), len(set(result.kv_heads))
     sets = "one set" if kv_heads == 1 else f"{kv_heads} sets"
-    groups = f" that share {sets} of keys and values ([[GQA]])" if kv_heads < heads else ""
+    groups = f" that share {sets} of keys and values ([[GQA|grouped-query attention]])" if kv_heads < heads else ""
     lead = (
         f"In each [[layer]] {heads} [[attention heads|attention head]]{groups} let a token read from itself and the tokens before it. The "
         "map shows which tokens are read by later ones; a bright first column is an [[attention sink]]."
