@@ -132,7 +132,8 @@ def _prompts(results: Sequence[Result]) -> dict[str, Prompt]:
 
 def _sections(results: Sequence[Result], prompts: Mapping[str, Prompt], models: Models) -> list[Section]:
     """All sections in the order the data moves; of several prompts or models each says which, and every name is made unique."""
-    found = [(tokens.build(prompt, key), _which(key, prompts)) for key, prompt in prompts.items()]
+    whole = {key: prompt for key, prompt in prompts.items() if not any(map(prompt.is_part_of, prompts.values()))}
+    found = [(tokens.build(prompt, key), _which(key, whole)) for key, prompt in whole.items()]
     for result in results:
         key = next((key for key, prompt in prompts.items() if prompt == Prompt.of(result)), "")
         which = _which(key, prompts) + (f" · {visible(models.of(result))}" if len(models) > 1 else "")

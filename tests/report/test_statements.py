@@ -73,7 +73,7 @@ def test_each_rotation_is_told_with_its_layers() -> None:
     assert "layer 2 turns 2 pairs" in section.lead
     (finding,) = said(section)
     assert "0.90 at distance 1 and 0.20 at distance 100 in layers" in finding
-    assert "0.70 at distance 100 in layers 2" in finding
+    assert "0.70 at distance 100 in layer 2" in finding
 
 
 def test_near_tokens_match_better_only_where_that_was_measured() -> None:

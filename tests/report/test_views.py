@@ -176,6 +176,8 @@ def test_positions_of_one_text_are_one_prompt(browser: Page, tmp_path) -> None:
     of_whole = replace(part, tokens=replace(whole.tokens, **held))
     made = report([whole, of_whole]).html()
     assert "prompt 2" not in made
+    assert made.count(">Tokens and ids<") == 1
+    assert "Tokens and ids · " not in made
     assert "Logit lens · positions 7 to 8" in made
     page = tmp_path / "parts.html"
     report([whole, of_whole]).save(page)

@@ -88,11 +88,7 @@ def _brought_back(text: Html, effect: Estimate, total: Estimate) -> Finding:
 
 def _claim(result: Any, site: Site, total: Estimate) -> Finding:
     """How much a site brings back, or that it brings back nothing that is told apart from 0."""
-    among, what = " from the subject on", "windows"
-    tried = result.n_layers * (len(result.prompt) - min(result.subject_positions))
     if site.kind == "resid":
-        what, tried = "states", result.n_layers * len(result.subject_positions)
-        among = " of the subject's tokens" if len(result.subject_positions) > 1 else " of the subject's token"
         where: list[Child] = ["Restoring the stream at ", place_of(result, site.position), f" after layer {site.layer}"]
     else:
         part = "the MLPs" if site.kind == "mlp" else "attention"
@@ -102,10 +98,21 @@ def _claim(result: Any, site: Site, total: Estimate) -> Finding:
     if site.effect.value > total.value:
         amount = f"more than all of the {number_of(total.value)} lost: {effect}{spread}"
     if site.clear:
-        text = join([*where, f" brings back {amount}. It was chosen as the greatest of {tried} {what}{among}."])
+        text = join([*where, f" brings back {amount}. It was chosen as the greatest of {_tried(result, site.kind)}."])
     else:
-        text = join([*where, f" brings back most{among}, but not measurably more than nothing: {amount}."])
+        tried = _tried(result, site.kind)
+        text = join([*where, f" brings back most of {tried}, but not measurably more than nothing: {amount}."])
     return _brought_back(text, site.effect, total)
+
+
+def _tried(result: Any, kind: str) -> str:
+    """What a site was chosen from: the greatest of many is great by chance as well."""
+    subject = list(result.subject_positions)
+    columns = subject if kind == "resid" else list(range(min(subject), len(result.prompt)))
+    count = int(result.indirect_effect(kind).value[:, columns].isfinite().sum())
+    if kind != "resid":
+        return f"{counted(count, 'window')} from the subject on"
+    return f"{counted(count, 'state')} of the subject's token{'s'[: len(subject) != 1]}"
 
 
 def _named_layers(site: Site) -> str:

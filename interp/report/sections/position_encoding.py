@@ -54,12 +54,16 @@ def _turning(result: Any) -> str:
         own = len(rotation.layers)
         where = f"all {layers} layers" if own == layers else f"{own} of {layers} layers"
         if len(result.rotations) > 1:
-            where = f"{'layer' if own == 1 else 'layers'} {name_layers(rotation.layers)}"
+            where = _in_layers(rotation)
         clauses.append(
             f"{where} {'turns' if own == 1 and len(result.rotations) > 1 else 'turn'} {len(angles)} pairs of coordinates of each query and "
             f"key, the fastest once in {brief(math.tau / angles[0])} tokens, the slowest once in {brief(math.tau / angles[-1])}"
         )
     return "; ".join(clauses)
+
+
+def _in_layers(rotation: Any) -> str:
+    return f"layer{'s'[: len(rotation.layers) != 1]} {name_layers(rotation.layers)}"
 
 
 def _nearness(result: Any) -> str:
@@ -130,7 +134,7 @@ def _findings(result: Any) -> tuple[Finding, ...]:
     far = _far(result)
     told = []
     for rotation in known:
-        where = f" in layers {name_layers(rotation.layers)}" if len(result.rotations) > 1 else ""
+        where = f" in {_in_layers(rotation)}" if len(result.rotations) > 1 else ""
         near, left = (plain(float(rotation.kept[at]), 2) for at in (0, far))
         told.append(f"{near} at distance 1 and {left} at distance {int(result.distances[far])}{where}")
     text = f"Of the product of an equal query and key the rotation of positions alone leaves {'; '.join(told)}."
