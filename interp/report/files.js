@@ -3,7 +3,7 @@ const tableFiles = (() => {
   const { make, button } = writing;
   const forAMoment = 1600;
   // Spreadsheets run what begins so, and show what stands behind an apostrophe as it is.
-  const startsFormula = /^[=+\-@\t\r]/;
+  const startsFormula = /^[=+\-@\t]/;
   const kinds = { CSV: { write: csv, type: "text/csv" }, JSON: { write: json, type: "application/json" } };
 
   // Names that no two columns share, and none empty.
