@@ -184,7 +184,7 @@ def _findings(result: Any) -> tuple[Finding, ...]:
                 strength=weight,
                 value=weight,
                 unit="share of attention",
-                null=1 / (query + 1),
+                null=1 / min(query + 1, result.windows[layer] or query + 1),
                 block=2,
             )
         )
