@@ -52,7 +52,8 @@ def head(
     architectures = dict.fromkeys(origin.architecture for origin in origins)
     precisions = dict.fromkeys(f"{origin.dtype} on {origin.device}" for origin in origins)
     made = sorted({origin.created for origin in origins})
-    dates = [quoted(made[0])] if made[0] == made[-1] else [quoted(made[0]), " to ", quoted(made[-1])]
+    one_day = made[0].partition("T")[0] == made[-1].partition("T")[0]
+    dates = [quoted(made[0])] if one_day else [quoted(made[0]), " to ", quoted(made[-1])]
     byline = [join(map(quoted, architectures), ", "), join(map(quoted, precisions), ", "), join(dates)]
     parts.append(element("p", join(byline, " · "), class_="byline"))
     items = [
