@@ -29,7 +29,7 @@ from .options import (
 from .output import Output
 from .prompt import read_prompt
 from .report_analyses import ANALYSES, Asked
-from .saved import is_saved, load_saved
+from .saved import check_only_files, is_saved, load_saved
 from .saving import check_result_path, save_result
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Side:
 
 @app.command()
 def compare(
+    context: typer.Context,
     asked: Annotated[
         list[str] | None,
         typer.Argument(
@@ -109,7 +110,8 @@ def compare(
         )
     speaker = Output(command="compare", as_json=as_json, path=output, quiet=quiet)
     if asked and any(map(is_saved, asked)):
-        found = [_of_files(asked, model_b, edit)]
+        check_only_files(context)
+        found = [_of_files(asked)]
     else:
         base = Asked(prompt="", target=target, subject=subject, seed=seed)
         a, b = _sides(asked or [], base, names, model, model_b, edit, subject_b, chat=chat, system=system)
@@ -132,15 +134,15 @@ def _names(what: str) -> list[str]:
     return names
 
 
-def _of_files(arguments: Sequence[str], model_b: str | None, edit: Path | None) -> "Comparison":
-    if model_b is not None or edit is not None:
-        raise UsageError("saved results are compared as they are; leave --model-b and --edit out")
+def _of_files(arguments: Sequence[str]) -> "Comparison":
     if len(arguments) != 2:
         raise UsageError(f"two saved results are compared, got {len(arguments)}")
     from interp.analyzers.compare import compare
 
-    a, b = load_saved(arguments)
-    return compare(a, b)
+    results = load_saved(arguments)
+    if len(results) != 2:
+        raise UsageError(f"two saved results are compared, and these hold {len(results)}; name one file on each side")
+    return compare(*results)
 
 
 def _sides(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .output import table
 
 if TYPE_CHECKING:
-    from interp.analyzers.comparison import Cell, Comparison, Quantity, Summary
+    from interp.analyzers.comparison import Comparison, Summary
 
 _LISTED = 8
 
@@ -63,24 +63,15 @@ def _summary(summary: "Summary") -> list[str]:
 
 
 def _largest(one: "Comparison") -> Any:
-    quantity = one.quantity()
-    rows = [_cell(quantity, cell) for cell in one.largest(k=_LISTED)]
-    places = (quantity.row_axis, *_second(quantity, quantity.column_axis))
-    sides = (one.a.name, one.b.name) if quantity.a is not None else ()
-    numbers = (*sides, "difference", *(("interval",) if quantity.lower is not None else ()))
-    return table((*places, *numbers), rows, right=" " * len(places) + ">" * len(numbers))
+    from interp.analyzers.comparison_rows import largest_cells
 
-
-def _cell(quantity: "Quantity", cell: "Cell") -> list[str]:
-    texts = (cell.a_text, cell.b_text) if cell.a_text != cell.b_text else ("", "")
-    sides = [_side(texts[0], cell.a), _side(texts[1], cell.b)] if quantity.a is not None else []
-    bounds = [f"{_signed(cell.lower)} to {_signed(cell.upper)}"] if quantity.lower is not None else []
-    return [cell.row, *_second(quantity, cell.column), *sides, _signed(cell.difference), *bounds]
-
-
-def _second(quantity: "Quantity", words: str) -> tuple[str, ...]:
-    """What stands in the second column: nothing where a quantity has one number a row."""
-    return (words,) if len(quantity.columns) > 1 else ()
+    found = largest_cells(one, _LISTED, (one.a.name, one.b.name))
+    rows = []
+    for cell in found.cells:
+        bounds = [f"{_signed(cell.lower)} to {_signed(cell.upper)}"] if found.bounded else []
+        sides = [_side(text, value) for text, value in found.sides_of(cell)]
+        rows.append([*found.places_of(cell), *sides, _signed(cell.difference), *bounds])
+    return table((*found.places, *found.numbers), rows, right=" " * len(found.places) + ">" * len(found.numbers))
 
 
 def _side(text: str, value: float) -> str:

@@ -28,7 +28,8 @@ from .options import (
 from .output import Output, check_writable, table
 from .prompt import read_prompt
 from .report_analyses import ANALYSES, Asked, analyse, chosen
-from .saved import is_saved, load_saved
+from .saved import check_only_files, is_saved, load_saved
+from .saving import check_result_folder, save_results
 
 if TYPE_CHECKING:
     from interp.report.findings import Found
@@ -44,11 +45,12 @@ ReportPath = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help
 
 @app.command()
 def report(
+    context: typer.Context,
     asked: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="PROMPT|RESULT",
-            help="One prompt, as for the other commands; or saved results, which end in .safetensors or .json.",
+            help="One prompt, as for the other commands; or saved results: .safetensors, .json, or a folder of them.",
         ),
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
@@ -90,17 +92,26 @@ def report(
     offline: Offline = False,
     as_json: Json = False,
     output: ReportPath = Path("report.html"),
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            "--save",
+            metavar="DIR",
+            help="Save the results too: interp report DIR gives the page again without a model.",
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Run a prompt and write one HTML file about it.
 
     The page opens with what was found and goes on with a section for each analysis, and where the figures come from. It opens offline and
-    makes no request. Saved results, from -o or --json of any command, give the page again without a model.
+    makes no request. Saved results, from --save, or from -o or --json of any command, give the page again without a model.
     """
     check_writable(output, (".html",))
+    check_result_folder(save)
     speaker = Output(command="report", as_json=as_json, quiet=quiet)
     if asked and any(map(is_saved, asked)):
-        _only_files(sections=sections, subject=subject, corrupted=corrupted, edit=edit, target=target)
+        check_only_files(context)
         results = load_saved(asked)
     else:
         request = Asked(
@@ -121,6 +132,8 @@ def report(
     from interp.report.page import report as make_report
 
     page = make_report(results)
+    if save is not None:
+        save_results(results, save)
     page.save(output)
     for note in page.notes:
         speaker.warn(note)
@@ -135,12 +148,6 @@ def _one_prompt(asked: Sequence[str] | None) -> str:
             f"{len(asked)} arguments are neither one prompt nor saved results; put the prompt in quotes: {EXAMPLE}"
         )
     return asked[0]
-
-
-def _only_files(**options: str | None) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise UsageError(f"--{name} is of a prompt; saved results are shown as they are, so leave it out")
 
 
 def _fact(asked: Sequence[str] | None, subject: str | None, target: str | None, *, chat: bool) -> Any:

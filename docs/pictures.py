@@ -11,6 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import interp  # noqa: E402
+
+# cli/ is installed under this name, where no type checker looks for it
+from interp_cli.report_analyses import Asked, analyse, chosen  # noqa: E402  # pyright: ignore[reportMissingImports]
 from report.chromium import EXECUTABLE, Page  # noqa: E402
 
 PROMPT = "The Eiffel Tower is located in the city of"
@@ -31,9 +34,9 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, Page(WIDTH, 900) as page:
         path = Path(folder) / "report.html"
-        model = interp.load("smollm2-135m")
-        results = [interp.residual_story(model, PROMPT), interp.logit_lens(model, PROMPT)]
-        interp.report([*results, interp.direct_logit_attribution(model, PROMPT)]).save(path)
+        asked = Asked(prompt=PROMPT)  # as interp report without options
+        results = analyse(interp.load("smollm2-135m"), asked, chosen(None, asked), lambda *_: None)
+        interp.report(results).save(path)
         for name, dark, first, last in PICTURES:
             take(page, path, FOLDER / name, dark=dark, first=first, last=last)
     sizes = {name: (FOLDER / name).stat().st_size for name, *_ in PICTURES}

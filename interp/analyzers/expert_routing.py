@@ -24,14 +24,16 @@ class ExpertRoutingResult(Result):
     """The ``chosen`` experts of each token in the ``layers`` that have any, the heaviest first, and their ``weights``.
 
     A weight multiplies what its expert puts out; in some families they add up to 1, in others to the share that the chosen ones have.
-    ``scores`` are the router's logits. ``share`` is the part of all weights of the prompt that an expert gets.
+    ``scores`` are the router's logits. ``share`` is the part of all weights of the prompt that an expert gets. In
+    ``shared_layers`` every token also passes one more expert, which no router chooses.
     """
 
     kind: ClassVar[str] = "expert_routing"
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 2
 
     tokens: Tokens
     layers: tuple[int, ...]
+    shared_layers: tuple[int, ...]
     scores: Float[Tensor, "layer pos expert"]
     chosen: Int[Tensor, "layer pos k"]
     weights: Float[Tensor, "layer pos k"]
@@ -96,6 +98,7 @@ def expert_routing(model: Model, prompt: PromptLike) -> ExpertRoutingResult:
         provenance=model.provenance(),
         tokens=tokens,
         layers=layers,
+        shared_layers=tuple(layer for layer in layers if model.atlas.blocks[layer].shared_expert is not None),
         scores=torch.stack([routing.scores.cpu() for routing in found]),
         chosen=torch.stack([routing.chosen.cpu() for routing in found]),
         weights=torch.stack([routing.weights.cpu() for routing in found]),

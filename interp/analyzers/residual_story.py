@@ -12,6 +12,7 @@ from interp.errors import UsageError, unknown
 from interp.maths.attribution import through_norm
 from interp.maths.ranking import top_lowest_first
 from interp.maths.residual import PushedTokens, pushed_tokens, stream_geometry
+from interp.models.vocabulary import embedding_scale
 from interp.prompts import PromptLike
 from interp.results import Result
 from interp.runner.model import Model
@@ -37,17 +38,22 @@ MEASURES = (
 class StoryResult(Result):
     """What each block wrote at each position, from the embedding to the chosen token.
 
-    Norms are in the units of the stream, after the block for ``stream_norm``; ``embed_norm`` is that of what enters the first block.
+    Norms are in the units of the stream, after the block for ``stream_norm``; ``embed_norm`` is that of what enters the first block:
+    the token's row of the embedding, times ``embed_scale``, with a position's vector added where ``embed_position`` says so, and
+    normed where ``embed_normed`` does.
     ``cos_stream`` is the cosine with the stream that a part was added to, ``cos_final`` with the final stream. ``promoted`` and
     ``suppressed`` are the tokens whose logits an update raises and lowers most through the final norm (its divisor held) and the
     unembedding, the strongest first, with the change in logits. The ``final_*`` are the likeliest next tokens after the last position.
     """
 
     kind: ClassVar[str] = "residual_story"
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 2
 
     tokens: Tokens
     embed_norm: Float[Tensor, " pos"]
+    embed_scale: float
+    embed_position: bool
+    embed_normed: bool
     stream_norm: Float[Tensor, "layer pos"]
     attn_norm: Float[Tensor, "layer pos"]
     mlp_norm: Float[Tensor, "layer pos"]
@@ -144,6 +150,9 @@ def residual_story(model: Model, prompt: PromptLike, *, top_k: int = 6, final_k:
         provenance=model.provenance(),
         tokens=tokens,
         embed_norm=embedded.float().norm(dim=-1).cpu(),
+        embed_scale=embedding_scale(model.hf, model.atlas, tokens.ids[-1]),
+        embed_position=model.atlas.pos_embed is not None,
+        embed_normed=model.atlas.embed_norm is not None,
         **{name: getattr(geometry, name).cpu() for name in MEASURES},
         **pushed,
         final_ids=final_ids,

@@ -11,7 +11,7 @@ from interp.analyzers.verification import check_log_probs
 from interp.errors import UsageError
 from interp.maths import edit_scores
 from interp.maths.lens import lens_statistics
-from interp.prompts import PromptLike
+from interp.prompts import Conversation, PromptLike
 from interp.results import Result
 from interp.runner.model import Model
 from interp.tokens import Tokens, vocabulary
@@ -27,13 +27,15 @@ class TokenLossesResult(Result):
 
     Everything is about tokens 1, 2, ... of ``tokens``: the first has nothing before it and no loss. ``losses_nats`` is -ln p of the token
     that came, ``entropy_nats`` the loss that the model itself expected there, ``ranks`` how many tokens were likelier, ``top_ids`` and
-    ``top_log_probs_nats`` the tokens that it thought likeliest.
+    ``top_log_probs_nats`` the tokens that it thought likeliest. ``templated`` says whether the prompt is a conversation, so that the
+    tokens of its chat template are among them.
     """
 
     kind: ClassVar[str] = "token_losses"
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 2
 
     tokens: Tokens
+    templated: bool
     losses_nats: Float[Tensor, " predicted"]
     entropy_nats: Float[Tensor, " predicted"]
     ranks: Int[Tensor, " predicted"]
@@ -110,6 +112,7 @@ def token_losses(model: Model, prompt: PromptLike, *, top_k: int = 3) -> TokenLo
     return TokenLossesResult(
         provenance=model.provenance(),
         tokens=tokens,
+        templated=isinstance(prompt, Conversation),
         losses_nats=-found.target_log_prob[0, :-1].cpu(),
         entropy_nats=found.entropy[0, :-1].cpu(),
         ranks=found.target_rank[0, :-1].cpu(),

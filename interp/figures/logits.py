@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
 from interp.figures import style
+from interp.figures.numerals import percent
 
 
 def logits_bar(
@@ -27,7 +28,7 @@ def logits_bar(
             "color": [style.BLUE if index == chosen else style.GREY for index in range(count)],
             "line": {"width": 0},
         },
-        text=[_percent(prob) for prob in probs],
+        text=[percent(prob) for prob in probs],
         textposition="outside",
         cliponaxis=False,
         customdata=logits,
@@ -66,7 +67,7 @@ def logit_histogram(
     )
     place = (best - start) / width
     height = float(np.log10(max(counts[min(int(place), len(counts) - 1)], 1)))
-    note = {"x": place - 0.5, "y": height, "text": f"{style.short(token)} {_percent(prob)}", "xanchor": "right"}
+    note = {"x": place - 0.5, "y": height, "text": f"{style.short(token)} {percent(prob)}", "xanchor": "right"}
     arrow = {"ax": 0, "ay": -64, "arrowhead": 2, "arrowcolor": style.BLUE, "arrowwidth": 1.5}
     shown = range(0, len(counts), 4)
     return style.figure(
@@ -85,7 +86,3 @@ def logit_histogram(
             "tokens (log scale)", type="log", dtick=1, range=[-0.3, float(np.log10(counts.max())) + 0.3]
         ),
     )
-
-
-def _percent(prob: float) -> str:
-    return f"{prob:.1%}" if prob >= 0.001 else f"{100 * prob:.2g}%"

@@ -32,6 +32,25 @@ def n_tokens(hf: Any, atlas: Atlas) -> int:
 
 
 @torch.no_grad()
+def embedding_scale(hf: Any, atlas: Atlas, token: int) -> float:
+    """What a row of the table is multiplied by on its way to the stream, in the embedding's own module and after it.
+
+    Measured on the row of ``token``; 1 where that is zero, or where the module does more than to scale it.
+    """
+    embed, rows = module_at(hf, atlas.embed), embedding_matrix(hf, atlas)
+    assert embed is not None, "the atlas checked this path"
+    row = rows[token]
+    out = embed(torch.tensor([token], device=row.device))[0].float()
+    row = row.float()
+    if out.shape != row.shape or not bool(row.any()):
+        return atlas.embed_scale
+    scale = float(out @ row / (row @ row))
+    if not torch.allclose(out, scale * row, rtol=0.02, atol=1e-3 * float(out.abs().max())):
+        return atlas.embed_scale
+    return atlas.embed_scale * (1.0 if abs(scale - 1) < 1e-3 else scale)
+
+
+@torch.no_grad()
 def embeddings(hf: Any, atlas: Atlas, ids: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
     """What each token alone puts into the stream before the first block, without positions: scaled and normed as the model does."""
     embed = module_at(hf, atlas.embed)

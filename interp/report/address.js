@@ -1,9 +1,11 @@
 // What is chosen stands in the page's address, so that a view can be cited: #lens&token=9&layer=27&head=3. Before it the section or entry
 // to go to, if any; token2 is a token of the second prompt. Tokens are named by their position in the prompt.
+// What else a view shows is named by its number on the page: shows4=2 is the third version of picture 4.
 const address = (() => {
   const { now, last } = selection;
   const tokenName = (key) => (selection.keys().indexOf(key) ? `token${selection.keys().indexOf(key) + 1}` : "token");
   const pause = 200;
+  const kept = new Map();
   let first = "";
   let waiting = 0;
 
@@ -18,6 +20,7 @@ const address = (() => {
     const named = selection.keys().map((key) => `${tokenName(key)}=${selection.prompt(key).positions[now.tokens[key]]}`);
     if (last.layers) named.push(`layer=${now.layer}`);
     if (last.heads) named.push(`head=${now.head}`);
+    for (const [name, { get }] of kept) if (get()) named.push(`${name}=${get()}`);
     return named.join("&");
   }
 
@@ -39,8 +42,19 @@ const address = (() => {
       else selection.choose(key, { pos });
     }
     selection.choose(null, { layer: upTo("layer", last.layer), head: upTo("head", last.head) });
+    for (const [name, { get, set, most }] of kept) {
+      const value = upTo(name, most);
+      if (value !== undefined && value !== get()) set(value);
+    }
     return missing;
   }
+
+  // What a view shows beside the selection, as a number from 0 (what it opens with) to most: it is then part of the address.
+  function keep(name, most, get, set) {
+    if (most > 0) kept.set(name, { most, get, set });
+  }
+
+  const changed = () => writeSoon(sectionInView);
 
   // The section that is being read: the last one that starts above the middle of the window; none at the top of the page.
   function sectionInView() {
@@ -77,7 +91,7 @@ const address = (() => {
     first = state();
     tell(read());
     arrive();
-    selection.follow(() => writeSoon(sectionInView));
+    selection.follow(changed);
     addEventListener("hashchange", () => {
       tell(read());
       arrive();
@@ -85,5 +99,5 @@ const address = (() => {
     });
   }
 
-  return { start };
+  return { start, keep, changed };
 })();

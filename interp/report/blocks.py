@@ -31,6 +31,10 @@ class Prompt:
             return None
         return cls(tokens=tokens, positions=tuple(getattr(result, "positions", range(len(tokens)))))
 
+    def is_part_of(self, other: "Prompt") -> bool:
+        """Whether the other has more positions of the same text, and all of these."""
+        return self.tokens.text == other.tokens.text and set(self.positions) < set(other.positions)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:

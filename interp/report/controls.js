@@ -11,7 +11,7 @@ const controls = (() => {
     for (const key of keys) {
       const group = keys.length > 1 ? make("optgroup") : menu;
       if (group !== menu) {
-        group.label = `prompt ${keys.indexOf(key) + 1}`;
+        group.label = selection.prompt(key).name;
         menu.append(group);
       }
       selection.named(key).forEach((name, pos) => group.append(new Option(name, `${key}:${pos}`)));
@@ -75,7 +75,7 @@ const controls = (() => {
 
   function found(text) {
     const wanted = spelt(text);
-    const all = selection.keys().flatMap((key, index) => selection.prompt(key).labels.map((label, pos) => ({ key, index, pos, label, position: selection.prompt(key).positions[pos] })));
+    const all = selection.keys().flatMap((key) => selection.prompt(key).labels.map((label, pos) => ({ key, pos, label, position: selection.prompt(key).positions[pos] })));
     if (!wanted) return all;
     return all.filter(({ label, position }) => spelt(label).includes(wanted) || String(position) === wanted);
   }
@@ -91,7 +91,7 @@ const controls = (() => {
     byId("found").replaceChildren(...all.slice(0, shownAtOnce).map((one) => {
       const item = make("li");
       const pick = button(undefined, () => take(one));
-      pick.append(make("small", `${several ? `prompt ${one.index + 1}, ` : ""}${one.position} `), chip(one.label));
+      pick.append(make("small", `${several ? `${selection.prompt(one.key).name}, ` : ""}${one.position} `), chip(one.label));
       item.append(pick);
       return item;
     }));

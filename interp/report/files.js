@@ -2,6 +2,8 @@
 const tableFiles = (() => {
   const { make, button } = writing;
   const forAMoment = 1600;
+  // Spreadsheets run what begins so, and show what stands behind an apostrophe as it is.
+  const startsFormula = /^[=+\-@\t]/;
   const kinds = { CSV: { write: csv, type: "text/csv" }, JSON: { write: json, type: "application/json" } };
 
   // Names that no two columns share, and none empty.
@@ -16,7 +18,8 @@ const tableFiles = (() => {
 
   function field(value) {
     const text = value === null || value === undefined ? "" : Array.isArray(value) ? value.join(" ") : String(value);
-    return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+    const safe = startsFormula.test(text) && typeof writing.valueOf(text) !== "number" ? `'${text}` : text;
+    return /[",\r\n]|^\s|\s$/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   }
 
   function csv({ columns, rows }) {

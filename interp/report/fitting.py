@@ -48,7 +48,7 @@ def note_on(size: int, step: int, limit: int) -> str | None:
     if step > 1:
         said = (
             f"So that this page stays under {most}, attention patterns are shown in squares of {step} by {step} tokens, each with "
-            "its greatest weight. The saved result holds every weight."
+            "its greatest weight. The result that the page was made from holds every weight."
         )
         return said if size <= limit else f"{said} It is larger all the same: {_megabytes(size)}."
     if size <= limit:

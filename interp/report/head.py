@@ -39,18 +39,22 @@ def head(
     results: Sequence[Result], prompts: Mapping[str, Prompt], found: Sequence[Found], heading: str, models: Models
 ) -> Html:
     """Each prompt with the model's answer (or ``heading``, where there is none), where it comes from, and what was found."""
-    origin = results[0].provenance
     parts = [element("p", "interp", *(join([" · ", quoted(name)]) for name in models), class_="overline")]
     if not prompts:
         parts.append(element("h1", heading, class_="hero"))
-    texts = _by_text(prompts)
-    for key, prompt in texts.items():
+    texts = texts_of(prompts).values()
+    for number, key in enumerate(texts, start=1):
+        prompt = prompts[key]
         if len(texts) > 1:
-            parts.append(element("p", f"prompt {int(key[1:]) + 1}", class_="overline"))
+            parts.append(element("p", f"prompt {number}", class_="overline"))
         parts += _hero(key, prompt, [result for result in results if _same_text(result, prompt)], models)
-    precision = f"{origin.dtype} on {origin.device}"
-    architectures = dict.fromkeys(result.provenance.architecture for result in results)
-    byline = [join(map(quoted, architectures), ", "), quoted(precision), quoted(origin.created)]
+    origins = [result.provenance for result in results]
+    architectures = dict.fromkeys(origin.architecture for origin in origins)
+    precisions = dict.fromkeys(f"{origin.dtype} on {origin.device}" for origin in origins)
+    made = sorted({origin.created for origin in origins})
+    one_day = made[0].partition("T")[0] == made[-1].partition("T")[0]
+    dates = [quoted(made[0])] if one_day else [quoted(made[0]), " to ", quoted(made[-1])]
+    byline = [join(map(quoted, architectures), ", "), join(map(quoted, precisions), ", "), join(dates)]
     parts.append(element("p", join(byline, " · "), class_="byline"))
     items = [
         element("li", element("span", item.markup), element("a", item.label, href=f"#{item.anchor}")) for item in found
@@ -92,12 +96,35 @@ def _shortened(text: str) -> str:
     return f"{start.rpartition(' ')[0] or start} … {end.partition(' ')[2] or end}"
 
 
-def _by_text(prompts: Mapping[str, Prompt]) -> dict[str, Prompt]:
-    """Of prompts that differ only in the positions shown, the first."""
+def texts_of(prompts: Mapping[str, Prompt]) -> dict[str, str]:
+    """The distinct texts, each with the key of the first prompt that has it: others may be about some of its positions only."""
     texts: dict[str, str] = {}
     for key, prompt in prompts.items():
         texts.setdefault(prompt.tokens.text, key)
-    return {key: prompts[key] for key in texts.values()}
+    return texts
+
+
+def name_of(key: str, prompts: Mapping[str, Prompt]) -> str:
+    """What a prompt is called where there are several: by the number of its text, and by its positions where these tell it apart."""
+    prompt, texts = prompts[key], list(texts_of(prompts))
+    alike = [other for other in prompts.values() if other.tokens.text == prompt.tokens.text]
+    parts = [f"prompt {texts.index(prompt.tokens.text) + 1}"] if len(texts) > 1 or len(alike) == 1 else []
+    if len(alike) > 1:
+        whole = prompt.positions == tuple(range(max(len(other.tokens) for other in alike)))
+        places = f"position{'s'[: len(prompt.positions) != 1]} {_spans(prompt.positions)}"
+        parts.append("all positions" if whole else places)
+    return ", ".join(parts)
+
+
+def _spans(positions: Sequence[int]) -> str:
+    """Positions in short, such as 3, 5 to 8."""
+    runs: list[list[int]] = []
+    for position in positions:
+        if runs and position == runs[-1][1] + 1:
+            runs[-1][1] = position
+        else:
+            runs.append([position, position])
+    return ", ".join(str(low) if low == high else f"{low} to {high}" for low, high in runs)
 
 
 def _same_text(result: Result, prompt: Prompt) -> bool:

@@ -90,7 +90,7 @@ const headsView = (view) => {
       const weight = row[Math.floor(pos / spec.step)];
       const part = weight === null ? 0 : Math.round((100 * weight) / shown.top);
       const text = weight === null ? "–" : weighted ? number(Number(weight.toPrecision(2))) : weight.toFixed(2);
-      const ground = part ? `color-mix(in srgb, var(--mark-line) ${part}%, transparent)` : "";
+      const ground = part ? `color-mix(in srgb, var(--heat) ${part}%, var(--ground))` : "";
       if (one.style.background !== ground) one.style.background = ground;
       one.classList.toggle("unseen", weight === null);
       const small = one.lastChild;
@@ -144,13 +144,19 @@ const headsView = (view) => {
     const menu = make("select");
     menu.setAttribute("aria-label", "Order of the heads");
     menu.append(new Option("By layer", -1), ...spec.scores.map((score, index) => new Option(`By ${score.label.toLowerCase()}, ${score.least ? "least" : "most"} first`, index)));
-    menu.addEventListener("change", () => {
-      order = Number(menu.value);
-      paint();
+    const setOrder = (place) => {
+      order = place;
+      menu.value = order;
+      if (view.drawn) paint();
       fillTables();
+    };
+    menu.addEventListener("change", () => {
+      setOrder(Number(menu.value));
+      address.changed();
     });
     holder.append(menu);
-    if (spec.norms) ["Attention", "Times what would be written"].forEach((label, index) => holder.append(weightingButton(label, index === 1, holder)));
+    address.keep(`order${node.dataset.block}`, spec.scores.length, () => order + 1, (place) => setOrder(place - 1));
+    if (spec.norms) buildWeighting(holder);
     canvas.addEventListener("click", (event) => choose(mosaic.under(event)));
     canvas.addEventListener("mousemove", (event) => say(mosaic.under(event) || chosen()));
     canvas.addEventListener("mouseleave", () => say(chosen()));
@@ -159,14 +165,20 @@ const headsView = (view) => {
     ofPattern.addEventListener("toggle", fillTables);
   }
 
-  function weightingButton(label, on, holder) {
-    const one = button(label, () => {
-      for (const other of holder.querySelectorAll("button")) other.setAttribute("aria-pressed", other === one);
-      weighted = on;
-      draw();
-    });
-    one.setAttribute("aria-pressed", on === weighted);
-    return one;
+  function buildWeighting(holder) {
+    const press = () => buttons.forEach((one, place) => one.setAttribute("aria-pressed", weighted === (place === 1)));
+    const set = (place) => {
+      weighted = place === 1;
+      press();
+      if (view.drawn) draw();
+    };
+    const buttons = ["Attention", "Times what would be written"].map((label, place) => button(label, () => {
+      set(place);
+      address.changed();
+    }));
+    press();
+    holder.append(...buttons);
+    address.keep(`weighting${node.dataset.block}`, 1, () => Number(weighted), set);
   }
 
   function onKey(event) {

@@ -12,6 +12,13 @@ const keyboard = (() => {
   // In a picture that has the focus; elsewhere these keys scroll the page.
   const inPictures = { ArrowUp: { layer: 1 }, ArrowDown: { layer: -1 } };
 
+  // With Control, Alt or Command a key is the browser's, unless they are how a keyboard types the character: AltGr, Option.
+  function isOfBrowser(event) {
+    const { key, metaKey, ctrlKey, altKey } = event;
+    const typed = key.length === 1 && (event.getModifierState("AltGraph") || (altKey && !ctrlKey));
+    return metaKey || ((ctrlKey || altKey) && !typed);
+  }
+
   // Whether an element needs a key for itself.
   function keeps(node, key) {
     if (node.closest("dialog, textarea, select")) return true;
@@ -22,7 +29,7 @@ const keyboard = (() => {
 
   function onKey(event) {
     const { key, target } = event;
-    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || keeps(target, key)) return;
+    if (event.defaultPrevented || isOfBrowser(event) || keeps(target, key)) return;
     const step = steps[key] || (target.closest(".plot") && inPictures[key]);
     if (step) selection.step(step);
     else if (key === "/" && selection.keys().length) controls.openFind();
@@ -41,6 +48,9 @@ const keyboard = (() => {
     document.querySelectorAll("dialog").forEach(buildDialog);
     byId("open-help").addEventListener("click", () => byId("help").showModal());
     byId("open-help").hidden = false;
+    // Of what this page has none of, no key is told.
+    const has = { tokens: selection.keys().length > 0, layers: selection.last.layers, heads: selection.last.heads, mosaic: Boolean(document.querySelector(".heads")) };
+    document.querySelectorAll("[data-needs]").forEach((node) => { node.hidden = !has[node.dataset.needs]; });
     document.addEventListener("keydown", onKey);
   }
 

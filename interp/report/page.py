@@ -18,7 +18,7 @@ from interp.report.arrays import Arrays
 from interp.report.blocks import Prompt, Section
 from interp.report.findings import Found, most_notable
 from interp.report.fitting import LIMIT, can_be_coarser, coarser, note_on, step_for
-from interp.report.head import Models, head
+from interp.report.head import Models, head, name_of, texts_of
 from interp.report.markup import Html, element, join, terms_in
 from interp.report.pack import compressed, dense, squeezed
 from interp.report.render import Renderer
@@ -90,8 +90,12 @@ def _page(prompts: Mapping[str, Prompt], sections: Sequence[Section], title: str
     """The finished HTML of ``sections``, under ``top`` and ``note``."""
     renderer = Renderer(arrays=Arrays([prompts[key].tokens.ids for key in sorted(prompts)]))
     body = [renderer.section(section, number) for number, section in enumerate(sections, start=1)]
+    texts = list(texts_of(prompts))
+    named = {
+        key: {"name": name_of(key, prompts), "text": texts.index(prompt.tokens.text)} for key, prompt in prompts.items()
+    }
     tokens_of = {
-        key: {"labels": prompt.tokens.labels, "ids": prompt.tokens.ids, "positions": prompt.positions}
+        key: {"labels": prompt.tokens.labels, "ids": prompt.tokens.ids, "positions": prompt.positions, **named[key]}
         for key, prompt in prompts.items()
     }
     text, binary = compressed({"blocks": renderer.data, "prompts": tokens_of}, renderer.arrays)
@@ -128,7 +132,8 @@ def _prompts(results: Sequence[Result]) -> dict[str, Prompt]:
 
 def _sections(results: Sequence[Result], prompts: Mapping[str, Prompt], models: Models) -> list[Section]:
     """All sections in the order the data moves; of several prompts or models each says which, and every name is made unique."""
-    found = [(tokens.build(prompt, key), _which(key, prompts)) for key, prompt in prompts.items()]
+    whole = {key: prompt for key, prompt in prompts.items() if not any(map(prompt.is_part_of, prompts.values()))}
+    found = [(tokens.build(prompt, key), _which(key, whole)) for key, prompt in whole.items()]
     for result in results:
         key = next((key for key, prompt in prompts.items() if prompt == Prompt.of(result)), "")
         which = _which(key, prompts) + (f" · {visible(models.of(result))}" if len(models) > 1 else "")
@@ -146,7 +151,7 @@ def _sections(results: Sequence[Result], prompts: Mapping[str, Prompt], models: 
 
 def _which(key: str, prompts: Mapping[str, Prompt]) -> str:
     """Which of several prompts a section is about, to stand behind its title."""
-    return f" · prompt {int(key[1:]) + 1}" if key and len(prompts) > 1 else ""
+    return f" · {name_of(key, prompts)}" if key and len(prompts) > 1 else ""
 
 
 def _used_terms(sections: Sequence[Section]) -> set[str]:

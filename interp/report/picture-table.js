@@ -65,8 +65,8 @@ const pictureTable = (() => {
     const log = trace.type === "scatter" && layout.yaxis.type === "log" && trace.customdata;
     const values = [...(log ? trace.customdata : flat ? trace.x : trace.y)];
     const name = trace.name ? plain(trace.name) : unit || "value";
-    const { array, arrayminus } = (flat ? trace.error_x : trace.error_y) || {};
-    if (!array) return [{ name, values }];
+    const { array, arrayminus, visible } = (flat ? trace.error_x : trace.error_y) || {};
+    if (!array || visible === false) return [{ name, values }];
     const reach = (sign, lengths) => values.map((value, index) => (value === null || lengths[index] === null ? null : value + sign * lengths[index]));
     return [{ name, values }, { name: `${name}, lower`, values: reach(-1, arrayminus || array) }, { name: `${name}, upper`, values: reach(1, array) }];
   }

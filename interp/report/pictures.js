@@ -65,33 +65,41 @@ const pictures = (() => {
 
   const fillTable = (view) => tables.fill(view.details, pictureTable.of(view));
 
+  // What is not drawn yet will be, as it is chosen then.
   function choose(view, index) {
     view.choice = index;
-    draw(view);
+    view.showChoice();
+    if (view.drawn) draw(view);
+  }
+
+  function chooseHere(view, index) {
+    choose(view, index);
+    address.changed();
   }
 
   function buildSwitch(view) {
     const holder = view.node.querySelector(".switch");
     const { options } = view.spec;
+    view.showChoice = () => {};
     if (options.length < 2) return;
+    address.keep(`shows${view.node.dataset.block}`, options.length - 1, () => view.choice, (index) => choose(view, index));
     if (options.length > 5) {
       const menu = make("select");
       menu.setAttribute("aria-label", "What the picture shows");
       options.forEach((option, index) => menu.append(new Option(option.label, index)));
-      menu.addEventListener("change", () => choose(view, Number(menu.value)));
+      menu.addEventListener("change", () => chooseHere(view, Number(menu.value)));
+      view.showChoice = () => { menu.value = view.choice; };
       holder.append(menu);
       return;
     }
     holder.setAttribute("role", "group");
     holder.setAttribute("aria-label", "What the picture shows");
     options.forEach((option, index) => {
-      const one = button(option.label, () => {
-        for (const other of holder.children) other.setAttribute("aria-pressed", other === one);
-        choose(view, index);
-      });
-      one.setAttribute("aria-pressed", index === 0);
+      const one = button(option.label, () => chooseHere(view, index));
       holder.append(one);
     });
+    view.showChoice = () => [...holder.children].forEach((one, index) => one.setAttribute("aria-pressed", index === view.choice));
+    view.showChoice();
   }
 
   function build(view) {

@@ -66,17 +66,31 @@
 
   // ---- Drawing ----
 
+  function drawOnce(view) {
+    if (view.begun) return undefined;
+    view.begun = true;
+    return view.draw();
+  }
+
+  // What was not seen is drawn as well, one after the other when the browser has time: paper shows all of it.
+  function drawNext(plotted) {
+    const idle = window.requestIdleCallback || ((action) => setTimeout(action, 200));
+    const view = plotted.find((one) => !one.begun);
+    if (view) idle(async () => {
+      await drawOnce(view);
+      drawNext(plotted);
+    });
+  }
+
   function drawWhenSeen() {
     const plotted = views.filter((view) => view.draw);
     const seen = new IntersectionObserver((entries) => {
-      for (const entry of entries) {
-        const view = plotted.find((one) => one.node === entry.target);
-        if (entry.isIntersecting && !view.drawn) view.draw();
-      }
+      for (const entry of entries) if (entry.isIntersecting) drawOnce(plotted.find((one) => one.node === entry.target));
     }, { rootMargin: "600px" });
     for (const view of plotted) seen.observe(view.node);
     // The first one is there before it is scrolled to.
-    if (plotted.length) plotted[0].draw();
+    if (plotted.length) drawOnce(plotted[0]);
+    drawNext(plotted);
     const redraw = () => drawn().forEach((view) => view.draw());
     theme.follow(redraw);
     followPaper(plotted, redraw);
@@ -98,7 +112,10 @@
       document.documentElement.classList.add("printing");
       folded = [...document.querySelectorAll("details:not([open])")].filter((node) => !node.closest("[data-block]"));
       folded.forEach((node) => { node.open = true; });
-      plotted.forEach((view) => view.draw());
+      for (const view of plotted) {
+        view.begun = true;
+        view.draw();
+      }
     });
     addEventListener("afterprint", () => {
       document.documentElement.classList.remove("printing");

@@ -20,12 +20,22 @@ const selection = (() => {
     if (pos !== undefined && prompts[prompt]) {
       now.tokens[prompt] = within(pos, count(prompt) - 1);
       active = prompt;
+      chooseAlike(prompt);
     }
     if (layer !== undefined) now.layer = within(layer, last.layer);
     if (head !== undefined) now.head = within(head, last.head);
     if (JSON.stringify(now) + active === before) return false;
     followers.forEach((follow) => follow());
     return true;
+  }
+
+  // The same token where other results are about some positions of the same text.
+  function chooseAlike(prompt) {
+    const { text, positions } = prompts[prompt];
+    for (const other of keys()) {
+      const place = prompts[other].text === text ? prompts[other].positions.indexOf(positions[now.tokens[prompt]]) : -1;
+      if (place >= 0) now.tokens[other] = place;
+    }
   }
 
   // Steps from what is chosen; a token of the prompt that was chosen from last.

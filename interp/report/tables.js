@@ -45,20 +45,44 @@ const tables = (() => {
   function mark(table) {
     if (!table || !table.linked) return;
     const { prompt, down, across, rowPlaces = [], columnPlaces = [] } = table.linked;
-    table.querySelectorAll(".chosen").forEach((node) => node.classList.remove("chosen"));
+    table.querySelectorAll(".chosen").forEach((node) => setChosen(node, false));
     const rows = selection.places(down, prompt).map((place) => table.tBodies[0].rows[rowPlaces.indexOf(place)]).filter(Boolean);
     const columns = selection.places(across, prompt).map((place) => columnPlaces.indexOf(place) + 1);
     const lines = selection.selects(down) ? rows : [...table.tBodies[0].rows];
     for (const row of lines) {
-      if (!selection.selects(across)) row.classList.add("chosen");
-      columns.forEach((column) => row.cells[column].classList.add("chosen"));
+      if (!selection.selects(across)) setChosen(row, true);
+      columns.forEach((column) => setChosen(row.cells[column], true));
     }
   }
+
+  // Marked for the eye and for those who hear the page.
+  function setChosen(node, chosen) {
+    node.classList.toggle("chosen", chosen);
+    if (chosen) node.setAttribute("aria-current", "true");
+    else node.removeAttribute("aria-current");
+  }
+
+  // What the figure around a table says, as the table's own caption for those who hear the page.
+  function caption(table, holder) {
+    const words = holder.closest("figure").querySelector("figcaption");
+    table.createCaption().textContent = words ? words.textContent : "";
+    table.caption.className = "aside";
+  }
+
+  // A box is a stop of the Tab key only where there is something to scroll to.
+  function stop(box) {
+    if (box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+
+  const resized = new ResizeObserver((entries) => entries.forEach(({ target }) => stop(target)));
 
   // Puts a table, with its copies, into the details of a picture.
   function fill(details, table) {
     const holder = details.querySelector(".scroll");
     holder.replaceChildren(from(table));
+    caption(holder.firstChild, holder);
+    stop(holder);
     holder.data = table.data;
     if (!details.querySelector(".take")) holder.after(tableFiles.line(() => holder.data()));
   }
@@ -86,6 +110,8 @@ const tables = (() => {
     for (const { cells, row } of lines) fillLine(body.insertRow(), cells, row, pos);
     const holder = node.querySelector(".scroll");
     holder.replaceChildren(table);
+    caption(table, holder);
+    stop(holder);
     const place = byHead ? [["layer", now.layer], ["head", now.head]] : [["layer", now.layer], ["position", positions[pos]], ["token", labels[pos]]];
     holder.data = () => ({
       columns: [...place.map(([name]) => name), ...spec.columns],
@@ -157,14 +183,17 @@ const tables = (() => {
     });
   }
 
-  const written = () => [...document.querySelectorAll(".table")];
+  function build() {
+    document.querySelectorAll(".table").forEach(buildWritten);
+    document.querySelectorAll(".scroll").forEach((box) => resized.observe(box));
+  }
 
   // The row of the selected token in the tables of a prompt's tokens; a long one is scrolled to it.
   function markWritten() {
     for (const holder of document.querySelectorAll(".table[data-prompt]")) {
-      holder.querySelectorAll("tr.chosen").forEach((row) => row.classList.remove("chosen"));
+      holder.querySelectorAll("tr.chosen").forEach((row) => setChosen(row, false));
       const row = holder.querySelector("tbody").rows[now.tokens[holder.dataset.prompt]];
-      row.classList.add("chosen");
+      setChosen(row, true);
       showWithin(holder, row);
     }
   }
@@ -177,5 +206,5 @@ const tables = (() => {
     if (inner.bottom > outer.bottom) box.scrollTop += inner.bottom - outer.bottom;
   }
 
-  return { from, mark, fill, fillLinked, markWritten, showWithin, build: () => written().forEach(buildWritten) };
+  return { from, mark, fill, fillLinked, markWritten, showWithin, build };
 })();

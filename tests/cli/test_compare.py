@@ -126,7 +126,9 @@ def test_two_saved_results(interp, tmp_path: Path, monkeypatch) -> None:
         (("Hi", "Ho", "-o", "c.pdf"), 2, "valid: .safetensors"),
         (("a.json", "Ho"), 2, "'Ho' is among saved results"),
         (("a.json",), 2, "two saved results are compared, got 1"),
-        (("a.json", "b.json", "--model-b", "gpt2"), 2, "compared as they are"),
+        (("a.json", "b.json", "--model-b", "gpt2"), 2, "--model-b is of a prompt"),
+        (("a.json", "b.json", "--what", "lens"), 2, "--what is of a prompt"),
+        (("a.json", "b.json", "-t", " x"), 2, "--target is of a prompt"),
         (("/no/a.json", "/no/b.json"), 3, "/no/a.json"),
     ],
 )

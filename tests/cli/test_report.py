@@ -181,6 +181,41 @@ def test_from_saved_results_alone(interp, tmp_path: Path, monkeypatch) -> None:
     assert path.read_text(encoding="utf-8") == report(results).html()
 
 
+def test_a_page_of_a_prompt_is_made_again_from_its_saved_results(interp, opened, tmp_path: Path, monkeypatch) -> None:
+    first, again, files = (tmp_path / name for name in ("first.html", "again.html", "files.html"))
+    folder = tmp_path / "results"
+    ended = interp("report", WORDS, "--save", str(folder), "-o", str(first), "--json", "-q")
+    assert ended.code == 0, ended.stderr
+    kinds = json.loads(ended.stdout)["kinds"]
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [f"{number:02}-{kind}.safetensors" for number, kind in enumerate(kinds, start=1)]
+    monkeypatch.setattr("interp_cli.report.open_model", None)  # no model is opened
+    assert interp("report", str(folder), "-o", str(again), "-q").code == 0
+    assert interp("report", *(str(folder / name) for name in names), "-o", str(files), "-q").code == 0
+    assert first.read_bytes() == again.read_bytes() == files.read_bytes()
+
+
+def test_results_are_saved_over_nothing(interp, opened, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for folder, said in (("full", "is not empty"), ("file", "is not a folder")):
+        ended = interp("report", WORDS, "--sections", "lens", "--save", folder)
+        assert (ended.code, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+        assert said in ended.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+    def fails(self, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("interp.results.Result.save", fails)
+    ended = interp("report", WORDS, "--sections", "lens", "--save", "new", "-q")
+    assert (ended.code, ended.stdout) == (2, "")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_results_of_other_prompts_and_models_are_told_apart(interp, tmp_path: Path) -> None:
     other = samples.provenance(model="other", weights_sha256="c" * 64)
     results = [samples.lens(layers=30), samples.lens((" Rome", " is"), layers=30, provenance=other)]
@@ -216,6 +251,11 @@ def test_two_states_of_one_model_are_told_apart_by_their_weights(tmp_path: Path)
         (("/nowhere.safetensors",), 3, "/nowhere.safetensors"),
         (("/nowhere.json",), 3, "/nowhere.json"),
         (("x.json", "--sections", "lens"), 2, "--sections is of a prompt"),
+        (("x.json", "-m", "gpt2"), 2, "--model is of a prompt"),
+        (("x.json", "--chat"), 2, "--chat is of a prompt"),
+        (("x.json", "--seed", "0"), 2, "--seed is of a prompt"),
+        (("x.json", "--save", "new"), 2, "--save is of a prompt"),
+        (("Hi", "--save", "no/where"), 2, "does not exist"),
         (("Hi", "--sections", "lenz"), 2, "did you mean 'lens'"),
         (("Hi", "--sections", ","), 2, "names no section"),
         (("Hi", "--sections", "trace"), 2, "'trace' needs --subject"),

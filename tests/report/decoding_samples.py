@@ -77,6 +77,7 @@ def token_losses(pieces=PIECES, words=WORDS, **changes) -> TokenLossesResult:
     values = {
         "provenance": provenance(),
         "tokens": tokens(pieces),
+        "templated": False,
         "losses_nats": losses,
         "entropy_nats": 0.5 + losses / 2,
         "ranks": ranks,

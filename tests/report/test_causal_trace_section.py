@@ -103,7 +103,8 @@ def test_findings_are_sentences_with_the_numbers_of_the_result(section, result) 
     early = result.indirect_effect("resid").at(0, 2)
     assert said[1] == (
         f"Restoring the stream at ␣Tower (2) after layer 0 brings back {early.value:.2f} of the {total:.2f} lost "
-        f"(95% interval {early.lower:.2f} to {early.upper:.2f}), the most among the subject's tokens."
+        f"(95% interval {early.lower:.2f} to {early.upper:.2f}). "
+        f"It was chosen as the greatest of {2 * result.n_layers} states of the subject's tokens."
     )
     assert said[2].startswith(
         "At the last token ␣of (8) the stream brings back at least half from layer 8 on: after it 0."

@@ -87,8 +87,8 @@ def test_choices_are_the_results() -> None:
         assert row[2:4] == [percent(float(result.kept_mass[index])), percent(float(result.probs[index, 0]))]
         assert float(row[5].replace(",", "")) == pytest.approx(math.exp(float(result.entropy_nats[index])), abs=0.06)
     (finding,) = section.findings
-    kept = int(result.n_kept[result.choices.index(Sampling(top_p=0.9))])
-    assert f"top-p 0.9 leaves {kept} of 2,000 tokens" in text_of(finding.text)
+    kept = int(result.n_kept[result.choices.index(Sampling(top_p=0.5))])
+    assert f"top-p 0.5 leaves {kept} of 2,000 tokens" in text_of(finding.text)
     without = decoding_choices.build(decoding_samples.decoding_choices(choices=[Sampling(temperature=0.0)]), "p0")
     assert without is not None
     assert without.findings == ()
@@ -198,8 +198,8 @@ def test_the_pages_figures_are_the_models(model) -> None:
     assert f"e^({float(logits[best]):.3f} − {float(logits.logsumexp(-1)):.3f}) = {float(own[best]):.1%}" in page.text
     assert f"{float(output.loss):.3f} nats a token" in page.text
     assert f"perplexity of {math.exp(float(output.loss)):,.1f}" in page.text
-    nucleus = int((own.sort(descending=True).values.cumsum(0) < 0.9).sum()) + 1
-    assert f"top-p 0.9 leaves {nucleus} of 49,152 tokens" in page.text
+    nucleus = int((own.sort(descending=True).values.cumsum(0) < 0.5).sum()) + 1
+    assert f"top-p 0.5 leaves {nucleus} of 49,152 tokens" in page.text
     for _ in range(2):
         with torch.no_grad():
             token = output.logits[:, -1].argmax(-1, keepdim=True)

@@ -9,9 +9,14 @@ from interp.report import report
 from interp.report.blocks import Evidence, Finding, Section
 from interp.report.findings import OF_ONE_SECTION, SHOWN, most_notable, plain
 from interp.report.markup import join, token
-from report import samples
+from interp.report.sections import BUILDERS
+from interp.runner.model import Model
+from report import decoding_samples, samples
 from report.edit_samples import effect
 from report.patching_samples import patching
+from report.test_sweep_section import sample as sweep
+from report.test_walkthrough import IDS, walkthrough
+from tiny_models import build
 
 
 def section(name: str, *findings: Finding) -> Section:
@@ -47,6 +52,11 @@ RESULTS = [
     samples.causal_trace(),
     effect(),
     patching(),
+    samples.generation(),
+    decoding_samples.decoding_choices(),
+    decoding_samples.token_losses(),
+    sweep(),
+    *walkthrough(Model(build("mixtral")), IDS),
 ]
 
 
@@ -73,6 +83,8 @@ def test_each_links_to_a_picture_of_its_section(page) -> None:
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.kind)
 def test_every_finding_has_its_number_and_a_strength(result) -> None:
+    sections = [made for make in BUILDERS[result.kind] if (made := make(result, "p0")) is not None]
+    assert all(isinstance(one.rank, Evidence) for section in sections for one in section.findings)
     for one in report([result]).findings:
         assert 0 <= one.strength <= 1
         assert one.value is None or math.isfinite(one.value)

@@ -7,7 +7,7 @@ import numpy as np
 from interp.figures.ablation import SERIES, change_bars, change_map
 from interp.report.blocks import Axis, Block, Evidence, Finding, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Child, Html, join, token
-from interp.report.sections.numbers import brief, interval_of, signed, told_from
+from interp.report.sections.numbers import brief, counted, interval_of, part_of, signed, told_from
 
 _METHODS = {
     "zero": "set to zero",
@@ -46,7 +46,7 @@ def build(result: Any, prompt: str) -> Section | None:
 
 def _method(result: Any) -> str:
     own = len(result.prompts)
-    texts = f"{result.n_reference} reference text{'s'[: result.n_reference != 1]}"
+    texts = counted(result.n_reference, "reference text")
     if result.own_reference:
         texts = "this text" if own == 1 else "the texts themselves"
     return _METHODS[result.method].format(texts=texts)
@@ -181,12 +181,12 @@ def _findings(result: Any) -> tuple[Finding, ...]:
 
 
 def _finding(result: Any, names: Any) -> Finding:
-    """The greatest change of these units: as strong as its share of the score or loss of the whole model."""
+    """The greatest change of these units: as strong as the share of the score or of the probability that it takes or gives."""
     every = sorted((part for name in names for part in result.components(name)), key=lambda x: -abs(x.change.value))
     clear = [part for part in every if part.change.lower > 0 or part.change.upper < 0]
     change = (clear or every)[0].change
     whole = float(result.whole.double().mean())
-    share = min(1.0, abs(change.value) / max(abs(whole), abs(change.value), 1e-9))
+    share = part_of(change.value, result.metric_unit, [whole])
     return Finding(
         text=_sentence(result, names, every, clear),
         rank=Evidence.CAUSED,

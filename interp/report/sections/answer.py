@@ -12,7 +12,7 @@ def answer_of(results: Sequence[Any]) -> str | None:
     if story := by_kind.get("residual_story"):
         return story.vocabulary[str(story.chosen_id)]
     if generation := by_kind.get("generation"):
-        return generation.text
+        return generation.pieces[0]
     lens = by_kind.get("logit_lens")
     if lens is None or not ends_in_model(lens):
         return None

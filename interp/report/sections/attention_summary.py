@@ -7,7 +7,7 @@ import numpy as np
 from interp.figures.attention_summary import weights_heatmap
 from interp.heads import Head
 from interp.report.arrays import Words
-from interp.report.blocks import Axis, Cells, Finding, Line, LinkedTable, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Cells, Evidence, Finding, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Child, join, token
 from interp.report.sections.numbers import percent
 from interp.report.sections.shapes import product
@@ -29,9 +29,8 @@ _SITES = {
 def build(result: Any, prompt: str) -> Section | None:
     """A map of what is read, the keys of the selected token, the strongest reads, and the shapes of one layer."""
     heads, kv_heads = len(result.kv_heads), len(set(result.kv_heads))
-    groups = (
-        f" that share {kv_heads} sets of keys and values ([[GQA|grouped-query attention]])" if kv_heads < heads else ""
-    )
+    sets = "one set" if kv_heads == 1 else f"{kv_heads} sets"
+    groups = f" that share {sets} of keys and values ([[GQA|grouped-query attention]])" if kv_heads < heads else ""
     lead = (
         f"In each [[layer]] {heads} [[attention heads|attention head]]{groups} let a token read from itself and the tokens before it. The "
         "map shows which tokens are read by later ones; a bright first column is an [[attention sink]]."
@@ -152,22 +151,51 @@ def _findings(result: Any) -> tuple[Finding, ...]:
     if len(result.tokens) > 2:
         share = float(result.first[:, 1:].mean())
         text = f"On average the heads put {percent(share)} of their weight on the first token."
-        found.append(Finding(text=text, rank=58))
+        found.append(
+            Finding(
+                text=text,
+                rank=Evidence.HABIT,
+                strength=share,
+                value=share,
+                unit="share of attention",
+                null=_even(result),
+            )
+        )
     if strongest := _strongest(result):
-        layer = strongest[0]
+        layer, weight = strongest[0], float(result.edge_weights[strongest[0]])
         query, key = int(result.edge_queries[layer]), int(result.edge_keys[layer])
         pieces = result.tokens.pieces
         head = Head(layer, int(result.edge_heads[layer]))
         text = join(
             [
-                f"The strongest read between tokens is head {head}: at ",
+                f"The strongest read, other than of the first token and of a token by itself, is that of head {head}: at ",
                 token(pieces[query]),
                 " it puts ",
-                percent(float(result.edge_weights[layer])),
+                percent(weight),
                 " of its weight on ",
                 token(pieces[key]),
                 f", {query - key} back.",
             ]
         )
-        found.append(Finding(text=text, rank=57))
+        found.append(
+            Finding(
+                text=text,
+                rank=Evidence.HABIT,
+                strength=weight,
+                value=weight,
+                unit="share of attention",
+                null=1 / min(query + 1, result.windows[layer] or query + 1),
+                block=2,
+            )
+        )
     return tuple(found)
+
+
+def _even(result: Any) -> float:
+    """What the first token would get if every token but the first read all that it sees alike."""
+    seen = [
+        1 / (pos + 1) if window is None or pos < window else 0.0
+        for window in result.windows
+        for pos in range(1, len(result.tokens))
+    ]
+    return sum(seen) / len(seen)

@@ -9,7 +9,7 @@ from interp.analyzers.causal_trace_sites import Site, above_zero, best_layers, h
 from interp.maths.estimates import Estimate
 from interp.report.blocks import Evidence, Finding
 from interp.report.markup import Child, Html, join, token
-from interp.report.sections.numbers import interval_of, signed
+from interp.report.sections.numbers import counted, interval_of, signed
 
 
 def findings(result: Any) -> tuple[Finding, ...]:
@@ -88,19 +88,31 @@ def _brought_back(text: Html, effect: Estimate, total: Estimate) -> Finding:
 
 def _claim(result: Any, site: Site, total: Estimate) -> Finding:
     """How much a site brings back, or that it brings back nothing that is told apart from 0."""
-    among = ""
     if site.kind == "resid":
-        among = " among the subject's tokens" if len(result.subject_positions) > 1 else ""
         where: list[Child] = ["Restoring the stream at ", place_of(result, site.position), f" after layer {site.layer}"]
     else:
-        what = "the MLPs" if site.kind == "mlp" else "attention"
-        where = [f"Restoring {what} of {_named_layers(site)} at ", place_of(result, site.position)]
-    amount = f"{number_of(site.effect.value)} of the {number_of(total.value)} lost{spread_of(result, site.effect)}"
+        part = "the MLPs" if site.kind == "mlp" else "attention"
+        where = [f"Restoring {part} of {_named_layers(site)} at ", place_of(result, site.position)]
+    effect, spread = number_of(site.effect.value), spread_of(result, site.effect)
+    amount = f"{effect} of the {number_of(total.value)} lost{spread}"
+    if site.effect.value > total.value:
+        amount = f"more than all of the {number_of(total.value)} lost: {effect}{spread}"
     if site.clear:
-        text = join([*where, f" brings back {amount}{', the most' + among if among else ''}."])
+        text = join([*where, f" brings back {amount}. It was chosen as the greatest of {_tried(result, site.kind)}."])
     else:
-        text = join([*where, f" brings back most{among}, but not measurably more than nothing: {amount}."])
+        tried = _tried(result, site.kind)
+        text = join([*where, f" brings back most of {tried}, but not measurably more than nothing: {amount}."])
     return _brought_back(text, site.effect, total)
+
+
+def _tried(result: Any, kind: str) -> str:
+    """What a site was chosen from: the greatest of many is great by chance as well."""
+    subject = list(result.subject_positions)
+    columns = subject if kind == "resid" else list(range(min(subject), len(result.prompt)))
+    count = int(result.indirect_effect(kind).value[:, columns].isfinite().sum())
+    if kind != "resid":
+        return f"{counted(count, 'window')} from the subject on"
+    return f"{counted(count, 'state')} of the subject's token{'s'[: len(subject) != 1]}"
 
 
 def _named_layers(site: Site) -> str:
@@ -123,8 +135,8 @@ def answer_token(answer: Any) -> Html:
 
 def samples_of(result: Any) -> str:
     if result.corruption == "tokens":
-        return f"{result.n_samples} replacement{'s'[: result.n_samples != 1]}"
-    return f"{result.n_samples} draw{'s'[: result.n_samples != 1]} of the noise"
+        return counted(result.n_samples, "replacement")
+    return f"{counted(result.n_samples, 'draw')} of the noise"
 
 
 def spread_of(result: Any, estimate: Estimate) -> str:

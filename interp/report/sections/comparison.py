@@ -3,10 +3,11 @@
 import math
 from typing import Any
 
+from interp.analyzers.comparison_rows import largest_cells
 from interp.figures.comparison import panel_labels
 from interp.report.blocks import Axis, Block, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, Html, element, join, quoted, token
-from interp.report.sections.numbers import brief, signed
+from interp.report.sections.numbers import brief, part_of, signed
 from interp.tokens import visible
 
 _LISTED = 12
@@ -93,28 +94,19 @@ def _picture(result: Any, shown: list[Any], prompt: str) -> Picture:
 
 def _largest(result: Any) -> Table:
     """The cells of the first quantity that differ most."""
-    quantity = result.quantity()
+    found = largest_cells(result, _LISTED, (visible(result.a.name), visible(result.b.name)))
     rows: list[list[Child]] = []
-    for cell in result.largest(k=_LISTED):
-        texts = (cell.a_text, cell.b_text) if cell.a_text != cell.b_text else ("", "")
-        values = [_about(texts[0], cell.a), _about(texts[1], cell.b)] if quantity.a is not None else []
-        bounds = [_bounds(cell)] if quantity.lower is not None else []
-        rows.append([cell.row, *_second(quantity, cell.column), *values, _change(cell.difference), *bounds])
-    places = (quantity.row_axis, *_second(quantity, quantity.column_axis))
-    sides = (visible(result.a.name), visible(result.b.name)) if quantity.a is not None else ()
-    numbers = (*sides, "difference", *(("interval",) if quantity.lower is not None else ()))
+    for cell in found.cells:
+        sides = [_about(text, value) for text, value in found.sides_of(cell)]
+        bounds = [_bounds(cell)] if found.bounded else []
+        rows.append([*found.places_of(cell), *sides, _change(cell.difference), *bounds])
     return Table(
-        columns=(*places, *numbers),
+        columns=(*found.places, *found.numbers),
         rows=rows,
-        numeric=frozenset(range(len(places), len(places) + len(numbers))),
-        caption=f"Where the {quantity.title} differs most ({quantity.unit})",
+        numeric=frozenset(range(len(found.places), len(found.places) + len(found.numbers))),
+        caption=f"Where the {found.quantity.title} differs most ({found.quantity.unit})",
         long=True,
     )
-
-
-def _second(quantity: Any, words: str) -> tuple[str, ...]:
-    """What stands in the second column: nothing where a quantity has one number a row."""
-    return (words,) if len(quantity.columns) > 1 else ()
 
 
 def _notes(result: Any, shown: list[Any]) -> Html:
@@ -147,7 +139,7 @@ def _findings(result: Any) -> tuple[Finding, ...]:
             Finding(
                 text=text,
                 rank=Evidence.READ,
-                strength=min(1.0, abs(cell.difference)) if clear else 0.0,
+                strength=part_of(cell.difference, quantity.unit, (cell.a, cell.b)) if clear else 0.0,
                 value=cell.difference,
                 unit=quantity.unit,
                 interval=(cell.lower, cell.upper) if math.isfinite(cell.lower) else None,

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from interp.report.blocks import Axis, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, join
 from interp.report.sections.numbers import percent
 from interp.tokens import visible
@@ -56,11 +56,11 @@ def build(result: Any, prompt: str) -> Section | None:
 
 
 def _findings(result: Any) -> tuple[Finding, ...]:
-    """What the tightest filter that is not greedy leaves."""
+    """What the tightest top-p leaves."""
     filters = [index for index, choice in enumerate(result.choices) if choice.temperature and choice.top_p is not None]
     if not filters:
         return ()
-    index = filters[-1]
+    index = min(filters, key=lambda one: result.choices[one].top_p)
     left, kept = f"{int(result.n_kept[index]):,} of {result.d_vocab:,} tokens", percent(float(result.kept_mass[index]))
     text = join([f"Drawing with {result.choices[index].label} leaves {left}, which hold {kept} of the probability."])
-    return (Finding(text=text, rank=65),)
+    return (Finding(text=text, rank=Evidence.HABIT, value=float(result.n_kept[index]), unit="tokens", block=1),)

@@ -7,6 +7,7 @@ import numpy as np
 
 from interp.report.blocks import Evidence, Finding
 from interp.report.markup import Html, join, quoted, token
+from interp.report.sections.numbers import counted
 
 METHODS = {
     "rome": "ROME with the averaged key everywhere",
@@ -51,17 +52,15 @@ def _reached(result: Any) -> str:
     paraphrases, neighbours = result.of("paraphrase"), result.of("neighbour")
     if paraphrases:
         reached = sum(not row.target_rank_after for row in paraphrases)
-        told.append(f"{reached} of {_counted(paraphrases, 'paraphrase')} {_has(reached)} the target as first choice")
+        told.append(
+            f"{reached} of {counted(len(paraphrases), 'paraphrase')} {_has(reached)} the target as first choice"
+        )
     if neighbours:
         kept = sum(not row.changed for row in neighbours)
         told.append(
-            f"{kept} of {_counted(neighbours, 'neighbour')} {'keeps' if kept == 1 else 'keep'} the first choice"
+            f"{kept} of {counted(len(neighbours), 'neighbour')} {'keeps' if kept == 1 else 'keep'} the first choice"
         )
     return f"After the edit {', and '.join(told)}."
-
-
-def _counted(rows: Sequence[Any], what: str) -> str:
-    return f"{len(rows)} {what}{'s'[: len(rows) != 1]}"
 
 
 def _has(count: int) -> str:

@@ -4,9 +4,9 @@ from typing import Any
 
 from interp.figures.embedding_geometry import neighbours_heatmap, pairs_histogram
 from interp.report.arrays import Words
-from interp.report.blocks import Axis, Cells, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Cells, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, join, quoted, token
-from interp.report.sections.numbers import brief, signed
+from interp.report.sections.numbers import brief, interval_of, signed, told_from
 from interp.tokens import visible
 
 
@@ -99,4 +99,16 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         f"Two random rows of the embedding have a cosine of {signed(mean.value)} on average ({mean.lower:.3f} to {mean.upper:.3f}); with "
         f"the mean row taken off, the root mean square is {centred.value:.3f} where random directions have {brief(result.d_model**-0.5)}."
     )
-    return (Finding(text=text, rank=60),)
+    strength = min(1.0, abs(mean.value)) if told_from(mean, 0.0) else 0.0
+    return (
+        Finding(
+            text=text,
+            rank=Evidence.HABIT,
+            strength=strength,
+            value=mean.value,
+            unit="cosine",
+            interval=interval_of(mean),
+            null=0.0,
+            block=2,
+        ),
+    )

@@ -3,16 +3,17 @@
 from typing import Any
 
 from interp.figures.expert_routing import share_heatmap
-from interp.report.blocks import Axis, Finding, Line, LinkedTable, Picture, Section, Version
-from interp.report.sections.numbers import percent
+from interp.report.blocks import Axis, Evidence, Finding, Line, LinkedTable, Picture, Section, Version
+from interp.report.sections.numbers import counted, percent
 
 
 def build(result: Any, prompt: str) -> Section | None:
     """The load of the experts in each layer, and the choice of the selected token."""
     experts, chosen = result.scores.shape[2], result.chosen.shape[2]
     lead = (
-        f"In {len(result.layers)} layers the [[MLP]] is one of {experts} [[experts|expert]]: a router scores them for each token, and the "
-        f"token passes the {chosen} best, each with a weight. The map shows how the prompt's weights spread over them."
+        f"In {counted(len(result.layers), 'layer')} {experts} [[experts|expert]] stand in place of one [[MLP]]: a router scores them for "
+        f"each token, and the token passes {chosen} of the {experts}, each with a weight{_shared(result)}. The map shows how the prompt's "
+        "weights spread over those that are chosen from."
     )
     return Section(
         name="experts",
@@ -23,6 +24,14 @@ def build(result: Any, prompt: str) -> Section | None:
         blocks=(_map(result, prompt), _choices(result, prompt)),
         findings=_findings(result),
     )
+
+
+def _shared(result: Any) -> str:
+    """What is said of an expert that the router does not choose."""
+    if not result.shared_layers:
+        return ""
+    where = "" if result.shared_layers == result.layers else f" of {counted(len(result.shared_layers), 'layer')}"
+    return f", and beside them the shared expert{where}, which every token passes and no router chooses"
 
 
 def _map(result: Any, prompt: str) -> Picture:
@@ -70,4 +79,14 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         f"The busiest expert is number {expert} of layer {result.layers[row]}: it gets {percent(float(share[row, expert]))} of that "
         f"layer's weights, where an even load would be {percent(1 / share.shape[1])}."
     )
-    return (Finding(text=text, rank=52),)
+    most, even = float(share[row, expert]), 1 / share.shape[1]
+    return (
+        Finding(
+            text=text,
+            rank=Evidence.HABIT,
+            strength=max(0.0, (most - even) / (1 - even)) if even < 1 else 0.0,
+            value=most,
+            unit="share of weights",
+            null=even,
+        ),
+    )

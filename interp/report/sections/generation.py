@@ -4,9 +4,9 @@ import math
 from typing import Any
 
 from interp.figures import token_bars
-from interp.report.blocks import Axis, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, join, token
-from interp.report.sections.numbers import percent
+from interp.report.sections.numbers import counted, percent
 from interp.tokens import visible
 
 _STOPS = {
@@ -61,7 +61,7 @@ def _steps(result: Any) -> Table:
         columns=("step", "token", "probability", "likeliest other", "entropy (nats)", "forward (ms)"),
         rows=rows,
         numeric=frozenset({0, 2, 4, 5}),
-        caption=f"{len(rows)} generated {'token' if len(rows) == 1 else 'tokens'}",
+        caption=counted(len(rows), "generated token"),
         long=True,
     )
 
@@ -73,7 +73,7 @@ def _costs(result: Any) -> Table:
         ["choice of tokens", result.sampling.label],
         ["stopped because", _STOPS.get(result.stop_reason) or str(result.stop_reason)],
         [
-            f"prefill ({_counted(n_prompt, 'token')} at once)",
+            f"prefill ({counted(n_prompt, 'token')} at once)",
             f"{1000 * result.prefill_seconds:.1f} ms, {n_prompt / result.prefill_seconds:,.1f} tokens a second",
         ],
         [
@@ -88,7 +88,7 @@ def _cache(result: Any) -> Table:
     """The size of the cache as the product that it is, and what sharing keys and values saved."""
     by_formula = sum(group.n_bytes for group in result.cached_layers)
     rows: list[list[Child]] = [["keys and values kept", f"{group.formula} bytes"] for group in result.cached_layers]
-    rows.append(["measured", f"{result.cache_bytes:,} bytes for {_counted(result.cached_tokens, 'token')}"])
+    rows.append(["measured", f"{result.cache_bytes:,} bytes for {counted(result.cached_tokens, 'token')}"])
     if by_formula != result.cache_bytes:
         rows.append(["beside keys and values", f"{result.cache_bytes - by_formula:,} bytes"])
     rows.append(["with a key and a value for each query head", f"{result.multi_head_bytes:,} bytes"])
@@ -112,12 +112,18 @@ def _findings(result: Any) -> tuple[Finding, ...]:
     if speed is None:
         return ()
     prefill = len(result.tokens) / result.prefill_seconds
-    text = (
-        f"Prefill reads {prefill:,.0f} tokens a second, decoding makes {speed:,.0f}; the KV cache takes "
-        f"{result.cache_bytes / result.cached_tokens / 1e3:,.1f} kB for each token."
-    )
-    return (Finding(text=text, rank=70),)
+    text = f"Prefill reads {prefill:,.0f} tokens a second, decoding makes {speed:,.0f}; {_growth(result)}."
+    return (Finding(text=text, rank=Evidence.HABIT, value=speed, unit="tokens a second"),)
 
 
-def _counted(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+def _growth(result: Any) -> str:
+    """What one more token takes in the cache: layers whose window is full keep as much as before."""
+    growing = [group for group in result.cached_layers if group.n_tokens >= result.cached_tokens]
+    size = sum(group.n_bytes // group.n_tokens for group in growing) / 1e3
+    layers = sum(group.n_layers for group in growing)
+    every = sum(group.n_layers for group in result.cached_layers)
+    if layers == every:
+        return f"the KV cache takes {size:,.1f} kB for each token"
+    if not layers:
+        return "the KV cache no longer grows: the windows of all layers are full"
+    return f"the KV cache grows by {size:,.1f} kB a token, in the {layers} of {every} layers whose window is not full"

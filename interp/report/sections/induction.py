@@ -6,7 +6,7 @@ import numpy as np
 
 from interp.report.blocks import Axis, Block, Evidence, Finding, Line, LinkedTable, Picture, Section, Table, Version
 from interp.report.markup import Child
-from interp.report.sections.numbers import interval_of, percent, signed, told_from
+from interp.report.sections.numbers import counted, interval_of, percent, signed, told_from
 
 _MAPS = {
     "Stripe score": "stripe",
@@ -47,7 +47,7 @@ def build(result: Any, prompt: str) -> Section | None:
 
 def _texts(result: Any) -> str:
     if not result.random:
-        return f"{result.samples} given prompt{'s'[: result.samples > 1]}"
+        return counted(result.samples, "given prompt")
     periods = ", ".join(str(period) for period in result.periods)
     return f"{result.samples} draws of random tokens, in blocks of {periods}, each block {result.copies} times"
 
@@ -200,7 +200,7 @@ def _findings(result: Any) -> tuple[Finding, ...]:
     names = ", ".join(str(head) for head in called[:4]) + (" and others" if len(called) > 4 else "")
     beside = f"; without as many random heads of the same layers by {signed(max(others), 2)} at most" if others else ""
     text = (
-        f"{len(called)} induction head{'s'[: len(called) > 1]} ({names}): without {them} the loss on repeated tokens, "
+        f"{counted(len(called), 'induction head')} ({names}): without {them} the loss on repeated tokens, "
         f"{result.losses.second.value:.2f} nats, changes by {signed(together.second.value, 2)}{beside}."
     )
     own = together.second

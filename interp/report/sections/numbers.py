@@ -1,15 +1,11 @@
 """Numbers as the page writes them."""
 
 import math
+from collections.abc import Sequence
 
+from interp.figures.numerals import counted as counted
+from interp.figures.numerals import percent as percent
 from interp.maths.estimates import Estimate
-
-
-def percent(probability: float) -> str:
-    """A probability as a percentage that keeps small ones apart from zero."""
-    if probability >= 0.001 or probability == 0:
-        return f"{probability:.1%}"
-    return f"{100 * probability:.2g}%"
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -37,3 +33,20 @@ def told_from(estimate: Estimate, null: float) -> bool:
     if not math.isfinite(estimate.value):
         return False
     return estimate.value != null if not math.isfinite(estimate.lower) else not estimate.lower <= null <= estimate.upper
+
+
+def part_of(difference: float, unit: str, values: Sequence[float]) -> float:
+    """How great a difference is, 0 to 1, whatever its unit.
+
+    Of log-probabilities it is the share of the probability that comes or goes, of probabilities and shares the difference itself, of
+    other numbers its part of the greatest of ``values`` and itself.
+    """
+    size = abs(difference)
+    if not math.isfinite(size):
+        return 0.0
+    if unit.startswith("nats"):
+        return 1 - math.exp(-size)
+    if unit.startswith(("probability", "share")):
+        return min(1.0, size)
+    scale = max([size, *(abs(value) for value in values if math.isfinite(value))])
+    return size / scale if scale else 0.0

@@ -4,9 +4,9 @@ import math
 from typing import Any
 
 from interp.figures.position_encoding import distance_curves, wavelength_bars
-from interp.report.blocks import Axis, Block, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Block, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child
-from interp.report.sections.numbers import brief
+from interp.report.sections.numbers import brief, plain
 from interp.sites import name_layers
 
 
@@ -28,14 +28,7 @@ def build(result: Any, prompt: str) -> Section | None:
 
 def _lead(result: Any) -> str:
     if any(rotation.angles is not None for rotation in result.rotations):
-        angles = next(rotation.angles for rotation in result.rotations if rotation.angles is not None).tolist()
-        turning, layers = result.schemes.count("rotary"), len(result.schemes)
-        where = f"all {layers} layers" if turning == layers else f"{turning} of {layers} layers"
-        return (
-            f"Positions enter by rotation ([[RoPE]]): {where} turn {len(angles)} pairs of coordinates of each query and key, the fastest "
-            f"once in {brief(math.tau / angles[0])} tokens, the slowest once in {brief(math.tau / angles[-1])}. Their product then depends "
-            "on their distance, and the turning by itself makes near tokens match better than far ones."
-        )
+        return f"Positions enter by rotation ([[RoPE]]): {_turning(result)}. {_nearness(result)}"
     if result.rotations:
         return "Positions enter by rotation ([[RoPE]]) inside the model's own attention, where it cannot be looked at on its own."
     if result.alibi_slopes is not None:
@@ -49,6 +42,37 @@ def _lead(result: Any) -> str:
             f"{len(result.learned_norms):,} places. The curve shows how alike the vectors of two places are."
         )
     return "No position enters anywhere: the model tells order only by what each token can see, the tokens before it."
+
+
+def _turning(result: Any) -> str:
+    """What each rotation does, and in which layers."""
+    known = [rotation for rotation in result.rotations if rotation.angles is not None]
+    layers = len(result.schemes)
+    clauses = []
+    for rotation in known:
+        angles = rotation.angles.tolist()
+        own = len(rotation.layers)
+        where = f"all {layers} layers" if own == layers else f"{own} of {layers} layers"
+        if len(result.rotations) > 1:
+            where = _in_layers(rotation)
+        clauses.append(
+            f"{where} {'turns' if own == 1 and len(result.rotations) > 1 else 'turn'} {len(angles)} pairs of coordinates of each query and "
+            f"key, the fastest once in {brief(math.tau / angles[0])} tokens, the slowest once in {brief(math.tau / angles[-1])}"
+        )
+    return "; ".join(clauses)
+
+
+def _in_layers(rotation: Any) -> str:
+    return f"layer{'s'[: len(rotation.layers) != 1]} {name_layers(rotation.layers)}"
+
+
+def _nearness(result: Any) -> str:
+    """That near tokens match better, where every measured rotation says so."""
+    depends = "The product of a query and a key then depends on their distance"
+    kept = [rotation.kept for rotation in result.rotations if rotation.kept is not None]
+    if kept and all(bool((curve.diff() < 0).all()) for curve in kept):
+        return f"{depends}, and the turning by itself makes near tokens match better than far ones."
+    return f"{depends}; the curve shows what the turning by itself leaves of it."
 
 
 def _picture(result: Any, prompt: str) -> Picture | None:
@@ -104,12 +128,16 @@ def _far(result: Any) -> int:
 
 
 def _findings(result: Any) -> tuple[Finding, ...]:
-    known = [rotation.kept for rotation in result.rotations if rotation.kept is not None]
+    known = [rotation for rotation in result.rotations if rotation.kept is not None]
     if not known:
         return ()
     far = _far(result)
-    text = (
-        f"The rotation of positions alone leaves {float(known[0][0]):.2f} of the product of an equal query and key at distance 1, and "
-        f"{float(known[0][far]):.2f} at distance {int(result.distances[far])}."
-    )
-    return (Finding(text=text, rank=70),)
+    told = []
+    for rotation in known:
+        where = f" in {_in_layers(rotation)}" if len(result.rotations) > 1 else ""
+        near, left = (plain(float(rotation.kept[at]), 2) for at in (0, far))
+        told.append(f"{near} at distance 1 and {left} at distance {int(result.distances[far])}{where}")
+    text = f"Of the product of an equal query and key the rotation of positions alone leaves {'; '.join(told)}."
+    value = float(known[0].kept[far])
+    unit = f"of the product kept at distance {int(result.distances[far])}"
+    return (Finding(text=text, rank=Evidence.HABIT, value=value, unit=unit, null=1.0),)

@@ -152,7 +152,7 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         [
             "At the last token ",
             token(result.tokens.pieces[last]),
-            f" the residual stream's norm goes from {brief(start)} (embedding) to {brief(end)} after the last layer.",
+            f" the residual stream's norm goes from {brief(start)} before the first layer to {brief(end)} after the last layer.",
         ]
     )
     found = [Finding(text=growth, rank=Evidence.HABIT, strength=0.0, value=end, unit="norm", block=1)]

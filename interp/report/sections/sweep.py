@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from interp.report.blocks import Block, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Block, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, element, quoted
-from interp.report.sections.numbers import brief
+from interp.report.sections.numbers import brief, counted, interval_of
 
 _FAILURES_SHOWN = 50
 _LINKED = {
@@ -55,9 +55,9 @@ def build(result: Any, prompt: str) -> Section:
 
 
 def _asked(result: Any) -> str:
-    parts = [_count(result.n_items, "item")]
+    parts = [counted(result.n_items, "item")]
     if len(result.sources) > 1:
-        parts.append(_count(len(result.sources), "model"))
+        parts.append(counted(len(result.sources), "model"))
     points = int(np.prod([len(values) for values in result.grid.values()])) if result.grid else 1
     if points > 1:
         parts.append(f"{points} choices of {', '.join(result.grid)}")
@@ -135,8 +135,16 @@ def _failures(summary: Any) -> Iterator[Table]:
 
 
 def _findings(result: Any) -> tuple[Finding, ...]:
-    done = f"{result.n_done:,} of {result.n_tasks:,} tasks gave {_count(result.summary.n_rows, 'row')}"
-    found = [Finding(text=f"{result.analyzer.replace('_', ' ')}: {done}.", rank=4)]
+    done = f"{result.n_done:,} of {result.n_tasks:,} tasks gave {counted(result.summary.n_rows, 'row')}"
+    found = [
+        Finding(
+            text=f"{result.analyzer.replace('_', ' ')}: {done}.",
+            rank=Evidence.CHECK,
+            strength=result.n_done / max(1, result.n_tasks),
+            value=float(result.n_done),
+            unit="tasks",
+        )
+    ]
     peaks = list(result.peaks())
     if peaks:
         name, place, mean = max(peaks, key=lambda peak: peak[2].value)
@@ -144,9 +152,7 @@ def _findings(result: Any) -> tuple[Finding, ...]:
         where = ", ".join(f"{axis} {value}" for axis, value in zip(axes, place, strict=True))
         interval = f" ({brief(mean.lower)} to {brief(mean.upper)})" if np.isfinite(mean.lower) else ""
         what = f"{result.words[result.summary.measures[0]]} is greatest at {where}{f' ({name})' if name else ''}"
-        found.append(Finding(text=f"Over {mean.n:,} items {what}: {brief(mean.value)}{interval}.", rank=3))
+        text = f"Over {mean.n:,} items {what}: {brief(mean.value)}{interval}."
+        unit = result.words[result.summary.measures[0]]
+        found.append(Finding(text=text, rank=Evidence.READ, value=mean.value, unit=unit, interval=interval_of(mean)))
     return tuple(found)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from interp.report.blocks import Axis, Finding, Picture, Section, Table, Version
+from interp.report.blocks import Axis, Evidence, Finding, Picture, Section, Table, Version
 from interp.report.markup import Child, join, token
 from interp.report.sections.numbers import percent
 
@@ -12,7 +12,7 @@ def build(result: Any, prompt: str) -> Section | None:
     """The loss of each token, the mean and the perplexity, and the most surprising tokens with what was expected instead."""
     lead = (
         "A [[token]]'s [[loss]] is minus the [[log-probability]] that the model gave it before it came: large where the text surprised "
-        f"the model. The mean over this prompt is {result.mean_loss_nats:.3f} nats a token, a [[perplexity]] of "
+        f"the model. The mean over this prompt{_template(result)} is {result.mean_loss_nats:.3f} nats a token, a [[perplexity]] of "
         f"{result.perplexity:,.1f}. The first token has no loss: nothing stands before it."
     )
     picture = Picture(
@@ -52,10 +52,22 @@ def _finding(result: Any) -> Finding:
     loss = float(result.losses_nats[position - 1])
     text = join(
         [
-            "The most surprising token of the prompt is ",
+            f"The most surprising token of the prompt{_template(result)} is ",
             token(result.tokens.pieces[position]),
             f" at position {position}, with a loss of {loss:.1f} nats (probability {percent(math.exp(-loss))}); the perplexity of the "
             f"prompt is {result.perplexity:,.1f}.",
         ]
     )
-    return Finding(text=text, rank=45)
+    return Finding(
+        text=text,
+        rank=Evidence.HABIT,
+        strength=1 - math.exp(-loss),
+        value=loss,
+        unit="nats",
+        null=float(result.entropy_nats[position - 1]),
+    )
+
+
+def _template(result: Any) -> str:
+    """What is said where the tokens of a chat template count as well."""
+    return ", the tokens of its chat template included," if result.templated else ""

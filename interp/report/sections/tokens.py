@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from interp.report.blocks import Prompt, Section, Table
 from interp.report.markup import Child, Html, element, join, quoted, token
+from interp.report.sections.numbers import counted
 from interp.tokens import Tokens
 
 _SHOWN, _LONG = 12, 40
@@ -26,7 +27,7 @@ def build(prompt: Prompt, key: str) -> Section:
         columns=("position", "token", "id", "bytes", "characters of the prompt"),
         rows=rows,
         numeric=frozenset({0, 2, 3}),
-        caption=f"{count} {'token' if count == 1 else 'tokens'}, {len(tokens.text)} characters",
+        caption=f"{counted(count, 'token')}, {len(tokens.text)} characters",
         follows=key,
         long=True,
     )
@@ -48,7 +49,7 @@ def build(prompt: Prompt, key: str) -> Section:
 def _count(tokens: Tokens) -> Html:
     """How many tokens this text takes, and the word that takes most."""
     size, words = len(tokens.text.encode(errors="replace")), list(re.finditer(r"\S+", tokens.text))
-    count = f"This text takes {_of(len(tokens), 'token')} for {_of(len(words), 'word')} and {_of(size, 'byte')}."
+    count = f"This text takes {counted(len(tokens), 'token')} for {counted(len(words), 'word')} and {counted(size, 'byte')}."
     if not words:
         return join([count])
     places = _places(tokens, words)
@@ -57,7 +58,13 @@ def _count(tokens: Tokens) -> Html:
     name = quoted(word if len(word) <= _LONG else word[:_LONG] + "…")
     parts = " + ".join(held if len(held) <= _SHOWN else [*held[:_SHOWN], "…"])
     return join(
-        [f"{count} The word that takes most is ", name, f": {_of(len(held), 'token')}, ", element("bdi", parts), "."]
+        [
+            f"{count} The word that takes most is ",
+            name,
+            f": {counted(len(held), 'token')}, ",
+            element("bdi", parts),
+            ".",
+        ]
     )
 
 
@@ -72,7 +79,3 @@ def _places(tokens: Tokens, words: Sequence[re.Match[str]]) -> list[list[int]]:
             places[index].append(pos)
             index += 1
     return places
-
-
-def _of(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
