@@ -108,7 +108,7 @@ def optimise(
             lengths_of = [
                 value(hf, block, ids, position).norm() for ids, position in zip(prompts, positions, strict=True)
             ]
-            likely = float((-nll.detach()).exp())
+            likely = float((-nll).exp())
             small = small + stream_decay * likely * delta.norm() / (sum(lengths_of) / len(lengths_of))
         loss = nll + essence + small
         curve.append(tuple(float(part.detach()) for part in (loss, nll, essence, small, delta.norm())))
