@@ -19,9 +19,7 @@ class EditSettings:
     ``value_contexts`` of them, the bare prompt among them, take part in the optimisation (None: all).
     Value: Adam with ``learning_rate`` takes ``steps`` forward passes (one update fewer) and stops early below ``stop_loss_nats``; the
     loss is the target's negative log-likelihood plus ``kl_weight`` times the divergence on the essence prompt plus ``decay`` times
-    |delta| / |v0|^2 plus ``stream_decay`` times p |delta| / |s|, p the target's probability so far and s the stream after the layer at
-    the subject's last token, so that delta grows as long as the target needs it and no longer; delta is held within ``clamp`` times
-    |v0|. At each step the stream at the positions after the subject is disturbed
+    |delta| / |v0|^2; delta is held within ``clamp`` times |v0|. At each step the stream at the positions after the subject is disturbed
     by Gaussian noise of ``noise`` times its root mean square, so that the value does not lean on the words of one template.
     Writing: ``averaged`` uses the key and value averaged over contexts everywhere, not the bare prompt's; with ``subject_contexts``
     the average is also over "{subject} is a" in each context; ``context_weight`` times the covariance of those keys is added to the
@@ -40,7 +38,6 @@ class EditSettings:
     stop_loss_nats: float = 0.05
     kl_weight: float = 0.0625
     decay: float = 0.5
-    stream_decay: float = 0.0
     clamp: float = 4.0
     noise: float = 0.0
     averaged: bool = True
@@ -69,7 +66,6 @@ class EditSettings:
             ("learning_rate", self.learning_rate > 0, "above 0"),
             ("kl_weight", self.kl_weight >= 0, "0 or more"),
             ("decay", self.decay >= 0, "0 or more"),
-            ("stream_decay", self.stream_decay >= 0, "0 or more"),
             ("clamp", self.clamp > 0, "above 0"),
             ("shrinkage", self.shrinkage is None or 0 <= self.shrinkage <= 1, "0 to 1"),
             ("moment_weight", self.moment_weight is None or self.moment_weight > 0, "above 0, or None"),
@@ -94,8 +90,7 @@ _BY_METHOD = {
         _PAPER,
         value_contexts=6,
         clamp=3.0,
-        stream_decay=6.0,
-        noise=1.0,
+        noise=0.8,
         subject_contexts=True,
         context_weight=0.1,
         near_misses=64,

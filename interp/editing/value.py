@@ -44,8 +44,7 @@ def optimise_value(model: Model, rewrite: Rewrite, layer: int, settings: EditSet
     suffixes = Suffixes(run, layer, positions, columns, place)
     starts = suffixes.start[:-1].float()
     start = starts.mean(0) if settings.averaged and place == "mlp" else starts[0]
-    stream = float(suffixes.stream[:-1].float().norm(dim=-1).mean())
-    delta, curve = _optimise(suffixes, torch.tensor(rewrite.target.ids), start, stream, settings, rewrite.seed)
+    delta, curve = _optimise(suffixes, torch.tensor(rewrite.target.ids), start, settings, rewrite.seed)
     return Value(delta=delta, start=start, curve=curve)
 
 
@@ -59,7 +58,7 @@ def spread_over(n: int, wanted: int | None) -> list[int]:
 
 
 def _optimise(
-    suffixes: Suffixes, target: Tensor, start: Tensor, stream_norm: float, settings: EditSettings, seed: int
+    suffixes: Suffixes, target: Tensor, start: Tensor, settings: EditSettings, seed: int
 ) -> tuple[Float[Tensor, " d_model"], ValueCurve]:
     delta = torch.zeros_like(start, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=settings.learning_rate)
@@ -77,9 +76,7 @@ def _optimise(
             essence = log_probs[-1, 0].detach() if essence is None else essence
             # KL(changed || unchanged), as in the paper.
             divergence = settings.kl_weight * kl_div(essence, log_probs[-1, 0], reduction="sum", log_target=True)
-            likely = (-by_context.mean()).exp().detach()
-            rate = settings.decay / start.norm() ** 2 + settings.stream_decay * likely / stream_norm
-            decay = rate * delta.norm()
+            decay = settings.decay * delta.norm() / start.norm() ** 2
             loss = by_context.mean() + divergence + decay
         steps.append(_numbers(loss, by_context, divergence, decay, delta))
         if not torch.isfinite(loss):

@@ -71,11 +71,6 @@ class Suffixes:
             self._settled = self._post(self.start) if self._post is not None else self.start
 
     @property
-    def stream(self) -> Float[Tensor, "batch d_model"]:
-        """The stream after ``layer`` at the positions of ``start``, as it is without a change."""
-        return self._stream[:, 0]
-
-    @property
     def following(self) -> Float[Tensor, "batch _ d_model"]:
         """The stream after ``layer`` at the positions that follow those of ``start``, as it is without a change; padded at the end."""
         return self._stream[:, 1:]

@@ -44,14 +44,7 @@ TOWER = Fact("tower of Pisa", "the {} is in the city of", " Ann")
 BRIDGE = Fact("bridge", "{} lies near the", " Carl Dora Eve")
 """The subject stands first, and the target has three tokens."""
 RIVER = Fact("old river", "who saw the {} near", " Eve")
-PLAIN = {
-    "stream_decay": 0.0,
-    "context_weight": 0.0,
-    "near_misses": 0,
-    "noise": 0.0,
-    "subject_contexts": False,
-    "value_contexts": None,
-}
+PLAIN = {"context_weight": 0.0, "near_misses": 0, "noise": 0.0, "subject_contexts": False, "value_contexts": None}
 """The papers' recipe, without what the defaults of ``rome`` add."""
 SETTINGS = EditSettings(min_tokens=1, shrinkage=0.01, **PLAIN)
 
@@ -123,7 +116,6 @@ def value_settings(settings):
         "learning_rate": settings.learning_rate,
         "kl_weight": settings.kl_weight,
         "decay": settings.decay,
-        "stream_decay": settings.stream_decay,
         "clamp": settings.clamp,
         "stop_loss": settings.stop_loss_nats,
     }
@@ -205,7 +197,6 @@ def test_the_default_method_is_that_of_full_forwards(small, moments, name):
     assert settings.context_weight > 0
     assert settings.subject_contexts
     assert settings.noise > 0
-    assert settings.stream_decay > 0
     assert settings.near_misses > 0 < settings.near_miss_weight
     contexts = (*CONTEXTS, "blue ", "red bridge ", "what then ", "three four five ", "gave ", "is it six ")
     edit = make(model, moments(name), TOWER, settings=settings, contexts=contexts, keep=[BRIDGE, RIVER])

@@ -56,8 +56,8 @@ def direction(moment, k):
 
 
 def optimise(
-    hf, module, fact, *, averaged=False, chosen=None, block=None, noise=0.0, seed=0, steps, learning_rate, kl_weight, decay,
-    stream_decay=0.0, clamp, stop_loss,
+    hf, module, fact, *, averaged=False, chosen=None, block=None, noise=0.0, seed=0, steps, learning_rate, kl_weight, decay, clamp,
+    stop_loss,
 ):  # fmt: skip
     """(v*, curve): a delta added to the module's output at the subject's last token, found by Adam; v* = v_0 + delta.
 
@@ -65,9 +65,6 @@ def optimise(
     the numbers of the prompts that take part; all by default. With ``noise`` the stream that leaves ``block`` is disturbed at every
     position after the subject: at each step a number is drawn for each row (the essence's, left as it is, is the last), position (as
     many as the longest row has) and dimension, and added in units of noise times the root mean square of what the position held before.
-
-    What delta's size costs is decay * |delta| / |v_0|^2 + stream_decay * p * |delta| / |s|, |s| the length of what leaves ``block`` at
-    the subject's last token, averaged over the prompts, and p = exp(-target's part), through which no gradient flows.
 
     Each entry of the curve is (loss, target's part, essence's part, decay's part, |delta|) of one forward. There are ``steps`` forwards
     and one update fewer; it ends early after a forward whose loss is below ``stop_loss``.
@@ -104,12 +101,6 @@ def optimise(
         after = _log_probs(hf, module, fact.essence, fact.essence_position, delta)[fact.essence_position]
         essence = kl_weight * (after.exp() * (after - before)).sum()
         small = decay * delta.norm() / start.norm() ** 2
-        if stream_decay:
-            lengths_of = [
-                value(hf, block, ids, position).norm() for ids, position in zip(prompts, positions, strict=True)
-            ]
-            likely = float((-nll).exp())
-            small = small + stream_decay * likely * delta.norm() / (sum(lengths_of) / len(lengths_of))
         loss = nll + essence + small
         curve.append(tuple(float(part.detach()) for part in (loss, nll, essence, small, delta.norm())))
         if curve[-1][0] < stop_loss or step == steps - 1:
