@@ -29,7 +29,9 @@ def config(tmp_path: Path, monkeypatch) -> Path:
 def test_a_sweep_prints_a_summary_and_leaves_table_page_and_summary(interp, config) -> None:
     ended = interp("sweep", str(config), "-q")
     assert ended.code == 0
-    assert ended.stderr == "warning: 1 of 4 tasks failed; their rows say why in 'error'\n"
+    assert (
+        ended.stderr == "warning: 1 of 4 tasks failed; their rows say why in 'error', --retry-failed does them again\n"
+    )
     assert "3 of 4 done" in ended.stdout
     assert "greatest mean indirect effect on the probability" in ended.stdout
     assert "'tower' is not in the prompt" in ended.stdout
