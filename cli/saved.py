@@ -55,6 +55,8 @@ def check_only_files(context: "typer.Context") -> None:
 
 def _within(argument: str) -> list[Path]:
     """The files of results in a folder, sorted; none where it is no folder."""
+    if not argument:  # an empty prompt; as a path it would be the folder that we are in
+        return []
     try:
         return sorted(path for path in Path(argument).iterdir() if path.suffix in SUFFIXES)
     except (OSError, ValueError):

@@ -97,6 +97,7 @@ ROWS: tuple[Bad, ...] = (
     *_prompts("report", ("-o", "new.html", "--sections", "lens", *ON_MODEL)),
     whole("report", (), "a prompt is needed, such as: interp report"),
     whole("report", "The tower is", "3 arguments are neither one prompt nor saved results"),
+    bad("report", "--save lens.safetensors", "lens.safetensors"),
     bad("report", "--sections lenses", "unknown section 'lenses' (did you mean 'lens'?)", "valid: all, default, story"),
     bad("report", ("--sections", ","), "names no section", "valid: all"),
     bad("report", "--sections trace", "needs --subject"),
@@ -249,7 +250,7 @@ ROWS: tuple[Bad, ...] = (
     whole("compare", "lens.safetensors attention.safetensors", "logit_lens", "attention_patterns"),
     whole("compare", "lens.safetensors", "two saved results are compared, got 1"),
     whole("compare", "lens.safetensors cut-lens.safetensors", "cut-lens.safetensors is not a readable", code=3),
-    whole("compare", "lens.safetensors lens.safetensors --edit edit.safetensors", "leave --model-b and --edit out"),
+    whole("compare", "lens.safetensors lens.safetensors --edit edit.safetensors", "--edit is of a prompt"),
     # edit
     bad("edit", "-s Rome", "the subject 'Rome' is not in the prompt"),
     bad("edit", ("-s", ""), "the subject is empty"),

@@ -45,8 +45,11 @@ class Collection:
             self._fill(gap)
 
     def take_back(self) -> None:
-        """Removes the manifest of a store that has no shard, so that a call that failed leaves nothing to go on with."""
-        if not self._records and MANIFEST in self._place.names():
+        """Removes the manifest of a store that has no shard, so that a call that failed leaves nothing to go on with.
+
+        Not in a bucket, where it may be another writer's.
+        """
+        if not self._place.shared and not self._records and MANIFEST in self._place.names():
             self._place.remove(MANIFEST)
 
     def _enlist(self) -> None:

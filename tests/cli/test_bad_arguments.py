@@ -52,6 +52,8 @@ def general() -> Iterator[Bad]:
             if flag == "--device":
                 yield Bad(name, (flag, "tpu"), ("'tpu'", "cpu"))
                 yield Bad(name, (flag, "cuda:99"), ("cuda:99",))
+            if flag == "--device-map":
+                yield Bad(name, ("--device", "auto", flag, "warp"), ("unknown device map 'warp'", "balanced"))
             if flag == "--dtype":
                 yield Bad(name, (flag, "float8"), ("'float8'", "float32", "bfloat16", "float16"))
             if flag == "--output" and name not in ("collect", "sweep"):
@@ -72,7 +74,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     loaded: dict[tuple[Any, ...], Any] = {}
 
     def load(name: str, **asked: Any) -> Any:
-        key = (name, *(asked.get(option) for option in ("device", "dtype", "revision", "offline")))
+        key = (name, *(asked.get(option) for option in ("device", "device_map", "dtype", "revision", "offline")))
         if key not in loaded:
             loaded[key] = really(name, **asked)
         return loaded[key]

@@ -65,8 +65,8 @@ def test_an_interrupt_says_what_is_kept_and_how_to_go_on(interp, config, monkeyp
 
     add = sweep_run.Probes.add
 
-    def stopping(self, task, reply) -> None:
-        add(self, task, reply)
+    def stopping(self, task, *told) -> None:
+        add(self, task, *told)
         if task.index == 1:
             raise KeyboardInterrupt
 
