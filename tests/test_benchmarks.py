@@ -8,10 +8,11 @@ import torch
 from experiments.benchmarks import starting
 from experiments.benchmarks.config import Config, Shape, read_goals
 from experiments.benchmarks.harness import Disagreement, Side, Spread, check_equal, distance, measure
+from experiments.benchmarks.least import kept_bytes, least
 from experiments.benchmarks.lens import extra_memory, least_sides, lens_sides
 from experiments.benchmarks.rows import Row, page, shown
 from experiments.benchmarks.run import FORWARD_ROWS, Bench, about, again
-from experiments.benchmarks.sides import PEERS, Work, kept_bytes, ours, plain, random_ids, reference
+from experiments.benchmarks.sides import PEERS, Work, ours, plain, random_ids, reference
 from interp.maths.unembedding import Unembedding
 from interp.runner.model import Model
 
@@ -40,7 +41,7 @@ def side(name, value, calls=None):
 def test_all_sides_of_every_row_agree_with_hugging_face(work):
     truth = reference(work)
     expected = Side(row="plain", name="truth", call=lambda: truth, read=lambda numbers: numbers)
-    sides = [plain(work), *ours(work), *PEERS["Hugging Face"](work)]
+    sides = [plain(work), *ours(work), *PEERS["Hugging Face"](work), *least(work)]
     assert {one.row for one in sides} == {"plain", *FORWARD_ROWS}
     for one in sides:
         assert check_equal(one, expected) < 1e-5

@@ -9,29 +9,27 @@ import datetime
 import json
 import logging
 import os
-import platform
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
 
 from experiments.benchmarks import editing, faults, heads, lens, moments, patching, starting, store, tracing
 from experiments.benchmarks.config import FOLDER, ROOT, SEED, Config, Shape, read_goals
 from experiments.benchmarks.harness import PEER_FAULTS, Side, Spread, Timing, check_equal, measure, threads
+from experiments.benchmarks.least import held_bytes, least
+from experiments.benchmarks.machine import about
 from experiments.benchmarks.rows import Row, page, shown, timed_row
 from experiments.benchmarks.sides import OURS, PEERS, PLAIN, Work, ours, plain, random_ids, reference
 from interp.runner.model import Model, load
 
 FORWARD_ROWS = ("residual", "everything", "stop", "restart")
 PROMPT = "The Eiffel Tower is located in the city of"
-PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight")
 
 
 class Bench:
@@ -56,7 +54,7 @@ class Bench:
         baseline, truth = plain(work), reference(work)
         expected = Side(row="plain", name="Hugging Face", call=lambda: truth, read=lambda numbers: numbers)
         sides, far = [], []
-        for side in ours(work):
+        for side in (*ours(work), *least(work)):
             far.append((side.row, check_equal(side, expected)))
             sides.append(side)
         missing: dict[str, str] = {}
@@ -188,13 +186,13 @@ class Bench:
         counts: dict[str, str] = {}
         for side in ours(work):
             if side.row in held:
-                held[side.row][OURS] = _held(side.call().cache)
+                held[side.row][OURS] = Spread.of([held_bytes(side.call().cache.values()) / 1e6])
         if "TransformerLens" in self.config.peers:
             try:
                 for side in PEERS["TransformerLens"](work):
                     if side.row in held:
                         cache = side.call()[1]
-                        held[side.row][side.name] = _held(cache)
+                        held[side.row][side.name] = Spread.of([held_bytes(cache.values()) / 1e6])
                         counts[side.row] = f"; {len(cache)} tensors in TransformerLens's"
             except PEER_FAULTS as fault:
                 self.failures.append(f"TransformerLens, memory: {type(fault).__name__}: {fault}".splitlines()[0][:200])
@@ -212,74 +210,38 @@ class Bench:
         for shape in self.config.shapes:
             yield from self.forward_rows(shape)
 
-    def rows(self) -> Iterator[Row]:
-        """All of them, in the page's order."""
-        yield from self.run_rows()
-        yield from self.fault_rows()
-        yield from self.lens_rows()
-        yield from self.scan_rows()
-        yield from self.trace_rows()
-        yield from self.patching_rows()
-        yield from self.moment_rows()
-        yield from self.store_rows()
-        yield from self.editing_rows()
-        yield from self.starting_rows()
-        yield from self.memory_rows()
-
 
 GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
-    "editing": Bench.editing_rows,
+    "run": Bench.run_rows,
     "faults": Bench.fault_rows,
     "lens": Bench.lens_rows,
-    "memory": Bench.memory_rows,
-    "moments": Bench.moment_rows,
-    "patching": Bench.patching_rows,
-    "run": Bench.run_rows,
     "scan": Bench.scan_rows,
-    "starting": Bench.starting_rows,
-    "store": Bench.store_rows,
     "trace": Bench.trace_rows,
+    "patching": Bench.patching_rows,
+    "moments": Bench.moment_rows,
+    "store": Bench.store_rows,
+    "editing": Bench.editing_rows,
+    "starting": Bench.starting_rows,
+    "memory": Bench.memory_rows,
 }
+"""The rows that are measured together, in the page's order."""
 
 
-def _held(cache: Any) -> Spread:
-    tensors = [tensor for tensor in cache.values() if isinstance(tensor, Tensor)]
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return Spread.of([sum(storages.values()) / 1e6])
-
-
-def about(model: Model, command: str) -> dict[str, str]:
-    """The machine, the model and the versions."""
-    source = model.source
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return {
-        "command": command,
-        "model": f"{model.name}, {str(model.dtype).removeprefix('torch.')} on {model.device}",
-        "weights SHA-256": source.weights_sha256 if source else "made in memory",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "threads": str(torch.get_num_threads()),
-        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{k} {v}" for k, v in found.items())]),
-        "load average before": f"{psutil.getloadavg()[0]:.1f}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
+def _told(rows: Iterator[Row], say: Callable[[str], None]) -> list[Row]:
+    found = []
+    with torch.no_grad():
+        for row in rows:
+            found.append(row)
+            goal = "" if row.goal is None else f", goal {row.goal:g}"
+            say(f"{row.title}: {shown(row.ours, row.unit)} {row.unit}{goal}")
+    return found
 
 
 def bench(model: Model, config: Config, command: str, say: Callable[[str], None]) -> tuple[str, dict[str, Any]]:
     """Measures everything; the page and the same as data."""
     described = about(model, command)
     runner = Bench(model, config, say)
-    rows = []
-    with torch.no_grad():
-        for row in runner.rows():
-            rows.append(row)
-            goal = "" if row.goal is None else f", goal {row.goal:g}"
-            say(f"{row.title}: {shown(row.ours, row.unit)} {row.unit}{goal}")
+    rows = _told((row for group in GROUPS.values() for row in group(runner)), say)
     data = {"about": described, "rows": [row.to_json() for row in rows], "failures": runner.failures}
     return page(rows, described, runner.failures), data
 
@@ -290,11 +252,7 @@ def again(
     """One group of rows measured again and put in place of the old ones, at the end where there were none; the page says which and when."""
     old = json.loads((folder / "results.json").read_text())
     runner = Bench(model, config, say)
-    with torch.no_grad():
-        new = []
-        for row in GROUPS[group](runner):
-            new.append(row)
-            say(f"{row.title}: {shown(row.ours, row.unit)} {row.unit}")
+    new = _told(GROUPS[group](runner), say)
     keys = {row.key for row in new}
     before = [Row.of(row) for row in old["rows"]]
     place = next((index for index, row in enumerate(before) if row.key in keys), len(before))
@@ -304,11 +262,8 @@ def again(
     entry = f"{seen}, load average before {psutil.getloadavg()[0]:.1f}"
     described = {**old["about"], "measured again": "; ".join([*earlier, entry])}
     failures = [*old["failures"], *runner.failures]
-    return page(rows, described, failures), {
-        "about": described,
-        "rows": [r.to_json() for r in rows],
-        "failures": failures,
-    }
+    data = {"about": described, "rows": [row.to_json() for row in rows], "failures": failures}
+    return page(rows, described, failures), data
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -28,12 +28,13 @@ class Together:
 
 
 def one_after_another(shop: Workshop) -> list[Together]:
-    """Edits by ``rome``, each on the model with those before, measured at some of them. Raises OutOfTime."""
+    """Edits by ``rome``, each on the model with those before, which it keeps, measured at some of them. Raises OutOfTime."""
     made: list[Edit] = []
     found = []
     for number in range(max(shop.config.sequence)):
+        earlier = [case.fact for case in shop.cases[:number]]
         with applied(shop.model, *made):
-            made.append(shop.edit(f"sequence-{number}", [shop.cases[number]], "rome"))
+            made.append(shop.edit(f"sequence-{number}", [shop.cases[number]], "rome", earlier))
         if len(made) in shop.config.sequence:
             found.append(_measured(shop, "one after another, rome", "sequence", made))
     return found

@@ -19,6 +19,7 @@ from interp.editing.settings import settings_of
 from interp.errors import UsageError
 from interp.files import write_bytes
 from interp.models.progress import silent
+from interp.prompts import Fact
 from interp.runner.model import Model
 
 
@@ -88,8 +89,8 @@ class Workshop:
             self.moments[layer] = SecondMoment.load(path)
         return self.moments[layer]
 
-    def edit(self, name: str, cases: Sequence[EditCase], method: str) -> Edit:
-        """The edit of these facts on the model as it is now, made once and kept under ``name``."""
+    def edit(self, name: str, cases: Sequence[EditCase], method: str, keep: Sequence[Fact] = ()) -> Edit:
+        """The edit of these facts on the model as it is now, made once and stored under ``name``; ``keep`` are facts to be kept."""
         path = self.folder / f"{name}.safetensors"
         if path.is_file():
             return load_edit(path)
@@ -104,6 +105,7 @@ class Workshop:
             layers=list(layers),
             moments=[self.moment(layer) for layer in layers],
             contexts=self.contexts[method],
+            keep=keep,
             allow_known=True,
         )
         made.save(path)

@@ -63,7 +63,8 @@ def edit_facts(
         settings: see ``EditSettings``; by default ``settings_of(method)``.
         contexts: texts to put before the prompt; by default sampled from the model with ``seed``.
         keep: facts whose value at the edited layers should stay as it is now, such as those of edits that are applied; how much they
-            count is ``settings.keep_weight``. AlphaEdit calls their keys K_p (Fang et al. 2025, eq. 14).
+            count is ``settings.keep_weight``. AlphaEdit calls their keys K_p (Fang et al. 2025, eq. 14). Facts about a subject that is
+            edited are left out: at the subject's last token their key is the one that is to change.
         seed: seed of everything that is sampled.
         allow_known: edit also facts that the model states already.
         progress: called with (what, done, total).
@@ -93,10 +94,12 @@ def edit_facts(
     _check_reach(model, rewrites, chosen)
     found = _moments_of(model, chosen, moments, settings, seed, told)
     maker = EditMaker(model, wanted, method, settings, source, tuple(_described(moment) for moment in found))
+    subjects = {fact.subject for fact in wanted}
+    others = [fact for fact in keep if fact.subject not in subjects]
     made = (
-        _one_by_one(maker, rewrites, found, keep, told)
+        _one_by_one(maker, rewrites, found, others, told)
         if method.startswith("rome")
-        else _together(maker, rewrites, found, keep, told)
+        else _together(maker, rewrites, found, others, told)
     )
     return maker.edit(made.changes, made.curves, time.perf_counter() - started)
 
@@ -187,7 +190,8 @@ def _one_by_one(
         for index, rewrite in enumerate(rewrites):
             if changes:
                 stack.enter_context(applied(maker.model, maker.edit({moment.layer: changes[-1]})))
-            kept = [*keep, *(earlier.fact for earlier in rewrites[:index])]
+            earlier = (one.fact for one in rewrites[:index])
+            kept = [*keep, *(fact for fact in earlier if fact.subject != rewrite.fact.subject)]
             made = rome_change(maker.model, rewrite, moment.layer, shrunk, maker.settings, kept)
             changes.append(made.changes[moment.layer])
             curves += made.curves

@@ -98,9 +98,8 @@ def save_weights(hf: Any, folder: str | os.PathLike[str]) -> None:
     if not is_offloaded(hf):
         hf.save_pretrained(folder)
         return
-    told = "hf_device_map" in vars(
-        hf
-    )  # what it tells offloaded weights by; accelerate's cpu_offload and disk_offload do not set it
+    # By this it tells offloaded weights; accelerate's cpu_offload and disk_offload do not set it.
+    told = "hf_device_map" in vars(hf)
     if not told:
         hf.hf_device_map = {"": "disk"}
     try:

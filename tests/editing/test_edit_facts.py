@@ -390,6 +390,22 @@ def test_facts_one_after_another_keep_those_before(small, moments):
     close(change(together), change(first) + change(second))
 
 
+@pytest.mark.parametrize("method", ["rome", "memit"])
+def test_a_fact_of_the_edited_subject_is_not_kept(small, moments, method):
+    """Its key is the one that is to change: keeping it would leave the edit no direction."""
+    model, settings = small("llama"), replace(settings_of(method), min_tokens=1, keep_weight=2.0, steps=4)
+    same = replace(RIVER, subject=TOWER.subject)
+    plain = make(model, moments("llama"), TOWER, method, settings=settings)
+    close(change(make(model, moments("llama"), TOWER, method, settings=settings, keep=[same])), change(plain), 1e-7)
+    two = make(model, moments("llama"), [same, TOWER], method, settings=settings)
+    assert torch.isfinite(change(two)).all()
+    if method == "rome":
+        first = make(model, moments("llama"), same, settings=settings)
+        with applied(model, first):
+            second = make(model, moments("llama"), TOWER, settings=settings)
+        close(change(two), change(first) + change(second))
+
+
 def test_applied_edits_stay_applied(small, moments):
     model = small("llama")
     first = make(model, moments("llama"))
