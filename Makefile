@@ -33,10 +33,11 @@ test: $(VENV)/.installed-dev ## Run the fast tests, with the default model (unde
 test-all: $(VENV)/.installed-dev ## Run every test
 	$(PYTEST) -n $(WORKERS) --dist loadfile
 
-check: $(VENV)/.installed-dev ## Lint, format, types, structure and the site; fails and never fixes
+check: $(VENV)/.installed-dev ## Lint, format, types, generated pages, structure and the site; fails and never fixes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/python docs/reference.py --check
 	$(PYTEST) -q $(STRUCTURE)
 	$(SPHINX) . build/site
 	@$(MAKE) -s audit

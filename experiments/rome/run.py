@@ -26,7 +26,7 @@ from experiments.rome.many import Together, at_once, one_after_another
 from experiments.rome.singles import Singles, measure
 from experiments.rome.summary import many_lines, single_lines, values
 from experiments.rome.workshop import OutOfTime, Workshop, default_layers
-from interp.editing.settings import settings_of
+from interp.editing.settings import sequence_settings_of, settings_of
 from interp.files import write_bytes
 from interp.runner.model import Model, load
 
@@ -78,6 +78,7 @@ def _key(config: Config, model: Model) -> str:
     """A name for work that is the same for the same model, config, settings of the methods and layers."""
     parts = [config.to_json(), model.source.weights_sha256 if model.source else None]
     parts += [[settings_of(method).plain(), default_layers(model, method)] for method in config.methods]
+    parts += [sequence_settings_of("rome").plain(), settings_of("memit").plain()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -99,6 +100,7 @@ def _json(
         "weights_sha256": model.source.weights_sha256 if model.source else None,
         "threads": torch.get_num_threads(),
         "settings": {method: settings_of(method).plain() for method in config.methods},
+        "sequence_settings": sequence_settings_of("rome").plain(),
         "layers": {method: list(shop.layers(method)) for method in config.methods},
         "facts": [case.name or case.fact.prompt for case in shop.cases],
         "figures": [asdict(row) | {"met": row.met} for row in figures],

@@ -15,7 +15,7 @@ from interp.editing.edit_file import load_edit
 from interp.editing.known_cases import known_cases
 from interp.editing.layers import choose_layers
 from interp.editing.second_moments import SecondMoment, second_moments
-from interp.editing.settings import settings_of
+from interp.editing.settings import sequence_settings_of, settings_of
 from interp.errors import UsageError
 from interp.files import write_bytes
 from interp.models.progress import silent
@@ -89,8 +89,11 @@ class Workshop:
             self.moments[layer] = SecondMoment.load(path)
         return self.moments[layer]
 
-    def edit(self, name: str, cases: Sequence[EditCase], method: str, keep: Sequence[Fact] = ()) -> Edit:
-        """The edit of these facts on the model as it is now, made once and stored under ``name``; ``keep`` are facts to be kept."""
+    def edit(self, name: str, cases: Sequence[EditCase], method: str, earlier: Sequence[Fact] | None = None) -> Edit:
+        """The edit of these facts on the model as it is now, made once and stored under ``name``.
+
+        ``earlier`` are those edited before in a sequence, which are kept, with a sequence's settings; None is an edit by itself.
+        """
         path = self.folder / f"{name}.safetensors"
         if path.is_file():
             return load_edit(path)
@@ -105,7 +108,8 @@ class Workshop:
             layers=list(layers),
             moments=[self.moment(layer) for layer in layers],
             contexts=self.contexts[method],
-            keep=keep,
+            keep=earlier or (),
+            settings=settings_of(method) if earlier is None else sequence_settings_of(method),
             allow_known=True,
         )
         made.save(path)

@@ -23,7 +23,7 @@ from interp.editing.edit_facts import edit_facts
 from interp.editing.edit_sequence_result import EditSequence, join_edits
 from interp.editing.perplexity import text_losses, windows_of
 from interp.editing.second_moments import SecondMoment, cached_moments
-from interp.editing.settings import EditSettings, settings_of
+from interp.editing.settings import EditSettings, sequence_settings_of
 from interp.editing.stack import applied
 from interp.errors import UsageError
 from interp.models.cache import Step
@@ -75,7 +75,7 @@ def edit_sequence(
             that would pass the norm limit, at the check that finds the perplexity too high.
         layers: see ``edit_facts``.
         moments: see ``edit_facts``.
-        settings: see ``edit_facts``.
+        settings: see ``edit_facts``; by default ``sequence_settings_of(method)``, which write no more than one of many facts needs.
         contexts: see ``edit_facts``.
         seed: of everything that is sampled.
         allow_known: edit also facts that the model gives already, perhaps thanks to an earlier edit. False makes such a fact an error.
@@ -89,7 +89,7 @@ def edit_sequence(
     """
     start = time.perf_counter()
     _check(facts, cases, batch, every, limit_norm_ratio, limit_perplexity_ratio, on_limit, confidence)
-    settings = settings or settings_of(method)
+    settings = settings or sequence_settings_of(method)
     maker = _Maker(
         model=model,
         method=method,

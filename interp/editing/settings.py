@@ -20,7 +20,8 @@ class EditSettings:
     Value: Adam with ``learning_rate`` takes ``steps`` forward passes (one update fewer) and stops early below ``stop_loss_nats``; the
     loss is the target's negative log-likelihood plus ``kl_weight`` times the divergence on the essence prompt plus ``decay`` times
     |delta| / |v0|^2; delta is held within ``clamp`` times |v0|. At each step the stream at the positions after the subject is disturbed
-    by Gaussian noise of ``noise`` times its root mean square, so that the value does not lean on the words of one template.
+    by Gaussian noise of ``noise`` times its root mean square, so that the value does not lean on the words of one template. With
+    ``enough_probability`` delta is then shortened, to half at least, as far as the target keeps that probability in the contexts.
     Writing: ``averaged`` uses the key and value averaged over contexts everywhere, not the bare prompt's; with ``subject_contexts``
     the average is also over "{subject} is a" in each context; ``context_weight`` times the covariance of those keys is added to the
     second moment, so that the edit answers to each of them alike, and ``near_miss_weight`` times the second moment of the keys of
@@ -40,6 +41,7 @@ class EditSettings:
     decay: float = 0.5
     clamp: float = 4.0
     noise: float = 0.0
+    enough_probability: float | None = None
     averaged: bool = True
     subject_contexts: bool = False
     context_weight: float = 0.0
@@ -61,6 +63,11 @@ class EditSettings:
             ("near_misses", self.near_misses >= 0, "0 or more"),
             ("near_miss_weight", self.near_miss_weight >= 0, "0 or more"),
             ("keep_weight", self.keep_weight >= 0, "0 or more"),
+            (
+                "enough_probability",
+                self.enough_probability is None or 0 < self.enough_probability < 1,
+                "between 0 and 1, both excluded, or None",
+            ),
             ("noise", self.noise >= 0, "0 or more"),
             ("steps", self.steps >= 1, "1 or more"),
             ("learning_rate", self.learning_rate > 0, "above 0"),
@@ -103,8 +110,22 @@ _BY_METHOD = {
 }
 
 
+ENOUGH_IN_SEQUENCE = 0.95
+"""The target's probability that is enough for one of many edits: what is written beyond it only adds to what they do together."""
+
+
 def settings_of(method: str) -> EditSettings:
     """The defaults of a method. Raises UsageError for an unknown one."""
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     return _BY_METHOD[method]
+
+
+def sequence_settings_of(method: str) -> EditSettings:
+    """The defaults of a method where many facts are edited one after another.
+
+    ``rome`` looks for a value that withstands noise, which is longer than one fact needs and adds up over many; there it is shortened to
+    what is enough. Raises UsageError for an unknown method.
+    """
+    settings = settings_of(method)
+    return replace(settings, enough_probability=ENOUGH_IN_SEQUENCE) if method == "rome" else settings

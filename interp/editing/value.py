@@ -7,7 +7,7 @@ and layers up to the edited one never change, so they are computed once; of the 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import kl_div
 
@@ -17,6 +17,9 @@ from interp.editing.settings import EditSettings
 from interp.errors import NumericsError
 from interp.runner.aligned import Place, Suffixes
 from interp.runner.model import Model
+
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""The parts of delta that are tried where less of it may be enough."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,8 +47,27 @@ def optimise_value(model: Model, rewrite: Rewrite, layer: int, settings: EditSet
     suffixes = Suffixes(run, layer, positions, columns, place)
     starts = suffixes.start[:-1].float()
     start = starts.mean(0) if settings.averaged and place == "mlp" else starts[0]
-    delta, curve = _optimise(suffixes, torch.tensor(rewrite.target.ids), start, settings, rewrite.seed)
+    target = torch.tensor(rewrite.target.ids)
+    delta, curve = _optimise(suffixes, target, start, settings, rewrite.seed)
+    if settings.enough_probability is not None:
+        delta = shortest(suffixes, target, delta, settings.enough_probability)
     return Value(delta=delta, start=start, curve=curve)
+
+
+def shortest(
+    suffixes: Suffixes, target: Int[Tensor, " token"], delta: Float[Tensor, " d_model"], enough: float
+) -> Float[Tensor, " d_model"]:
+    """The smallest of ``SHARES`` of delta under which the target keeps a probability of ``enough``, delta itself where none does.
+
+    The probability is the geometric mean over the contexts and the target's tokens, without noise; the essence prompt, the last of the
+    suffixes, has no part in it.
+    """
+    for share in SHARES:
+        with torch.no_grad():
+            nll = _target_nll(_log_probs(suffixes, share * delta), target)
+        if float((-nll.mean()).exp()) >= enough:
+            return share * delta
+    return delta
 
 
 def spread_over(n: int, wanted: int | None) -> list[int]:
@@ -70,9 +92,8 @@ def _optimise(
     for step in range(settings.steps):
         with torch.enable_grad():
             noise = _disturbance(suffixes.following, settings.noise, generator) if settings.noise else None
-            log_probs = suffixes.logits(delta, noise).to(delta.device).float().log_softmax(-1)
-            nll = -log_probs[:-1].gather(-1, target.to(log_probs.device).expand(len(log_probs) - 1, -1)[..., None])
-            by_context = nll[..., 0].mean(1)
+            log_probs = _log_probs(suffixes, delta, noise)
+            by_context = _target_nll(log_probs, target).mean(1)
             essence = log_probs[-1, 0].detach() if essence is None else essence
             # KL(changed || unchanged), as in the paper.
             divergence = settings.kl_weight * kl_div(essence, log_probs[-1, 0], reduction="sum", log_target=True)
@@ -91,6 +112,19 @@ def _optimise(
         with torch.no_grad():
             delta.mul_((radius / delta.norm()).clamp(max=1.0))
     return delta.detach(), _curve(steps, float(start.norm()), reason)
+
+
+def _log_probs(
+    suffixes: Suffixes, delta: Float[Tensor, " d_model"], noise: Float[Tensor, "batch _ d_model"] | None = None
+) -> Float[Tensor, "batch token d_vocab"]:
+    return suffixes.logits(delta, noise).to(delta.device).float().log_softmax(-1)
+
+
+def _target_nll(
+    log_probs: Float[Tensor, "batch token d_vocab"], target: Int[Tensor, " token"]
+) -> Float[Tensor, "context token"]:
+    """-log p of the target's tokens in each context; the last of the batch is the essence prompt."""
+    return -log_probs[:-1].gather(-1, target.to(log_probs.device).expand(len(log_probs) - 1, -1)[..., None])[..., 0]
 
 
 def _disturbance(

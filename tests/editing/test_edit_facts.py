@@ -15,6 +15,7 @@ from interp.editing.rewrite import rewrite_of
 from interp.editing.second_moments import second_moments
 from interp.editing.settings import METHODS, EditSettings, settings_of
 from interp.editing.stack import applied, applied_edits
+from interp.editing.value import SHARES
 from interp.errors import ModelError, NumericsError, UsageError
 from interp.maths.rank_one import null_space
 from interp.prompts import Fact
@@ -366,6 +367,22 @@ def test_delta_is_held_within_the_clamp(small, moments):
     assert float(curve.delta_norm.max()) <= 0.2 * curve.start_norm * (1 + 1e-5)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.8])
+def test_delta_is_shortened_to_what_is_enough(small, moments, noise):
+    """The least of the parts of delta under which plain forwards give the target the probability that is asked for."""
+    model, settings = small("llama"), replace(SETTINGS, noise=noise)
+    fact, module = plain(model, BRIDGE), module_of(model, "llama")
+    whole = make(model, moments("llama"), BRIDGE, settings=settings)
+    key = oracle.average_key(model.hf, module, fact.prompts, fact.positions)
+    delta = (change(whole) @ key.double()).float()
+    found = [oracle.target_probability(model.hf, module, fact, share * delta) for share in (*SHARES, 1.0)]
+    assert found == sorted(found)
+    cases = [(found[0] - 1e-3, 0.5), (sum(found[:2]) / 2, 0.6), (sum(found[2:4]) / 2, 0.8), (sum(found[4:]) / 2, 1.0)]
+    for enough, share in (*cases, ((1 + found[-1]) / 2, 1.0)):
+        short = make(model, moments("llama"), BRIDGE, settings=replace(settings, enough_probability=enough))
+        close(change(short), share * change(whole))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_model_is_left_as_it_was(small, moments, method):
     model = small("llama")
@@ -512,6 +529,8 @@ def test_an_interruption_in_the_middle_leaves_the_model(small, moments):
         ("shrinkage", 1.5),
         ("moment_weight", 0.0),
         ("ridge", 0.0),
+        ("enough_probability", 1.0),
+        ("enough_probability", 0.0),
     ],
 )
 def test_settings_out_of_range(name, value):

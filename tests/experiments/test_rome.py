@@ -15,7 +15,6 @@ from experiments.rome.many import Together, one_after_another
 from experiments.rome.singles import AFTER, BOTH, Singles, measure
 from experiments.rome.summary import many_lines, single_lines, values
 from experiments.rome.workshop import OutOfTime, Workshop
-from interp.editing.settings import settings_of
 from interp.editing.stack import applied_edits
 from interp.errors import UsageError
 
@@ -63,8 +62,8 @@ def few_tokens(monkeypatch):
     )
     edit_facts = workshop.edit_facts
 
-    def quick(model, facts, method, **given):
-        return edit_facts(model, facts, method, settings=replace(settings_of(method), min_tokens=1, steps=3), **given)
+    def quick(model, facts, method, *, settings, **given):
+        return edit_facts(model, facts, method, settings=replace(settings, min_tokens=1, steps=3), **given)
 
     monkeypatch.setattr(workshop, "edit_facts", quick)
 

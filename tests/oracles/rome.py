@@ -6,6 +6,8 @@ target's tokens but the last, the one without a context first; ``positions[i]`` 
 One row is run at a time and never padded. Matrices are [d_model d_mlp] whatever the module stores.
 """
 
+import math
+
 import torch
 
 
@@ -112,6 +114,17 @@ def optimise(
             if delta.norm() > clamp * start.norm():
                 delta.mul_(clamp * start.norm() / delta.norm())
     return start + delta.detach(), curve
+
+
+def target_probability(hf, module, fact, delta):
+    """The geometric mean over contexts and tokens of the target's probability where delta is added at the subject's last token."""
+    total = 0.0
+    for ids, position in zip(fact.prompts, fact.positions, strict=True):
+        with torch.no_grad():
+            logs = _log_probs(hf, module, ids, position, delta)
+        first = len(ids) - len(fact.target)
+        total += sum(float(logs[first + j, token]) for j, token in enumerate(fact.target)) / len(fact.target)
+    return math.exp(total / len(fact.prompts))
 
 
 def insertion(hf, module, fact, moment, target_value, *, original):
