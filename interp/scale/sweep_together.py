@@ -30,13 +30,14 @@ class TogetherRun:
 
     def outcomes(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Outcome]]:
         """Each task with its table, or with the fault that the analyzer raised for it."""
-        if len(tasks) > 1:
-            self._fit_memory()
-        lengths = {task.index: self._length(task) for task in tasks} if len(tasks) > 1 else {}
-        shared = [task for task in tasks if lengths.get(task.index)]
-        yield from ((task, self._alone(task)) for task in tasks if not lengths.get(task.index))
         from interp.runner.batch import by_length
 
+        lengths: dict[int, int] = {}
+        if len(tasks) > 1:
+            self._fit_memory()
+            lengths = {task.index: length for task in tasks if (length := self._length(task))}
+        shared = [task for task in tasks if task.index in lengths]
+        yield from ((task, self._alone(task)) for task in tasks if task.index not in lengths)
         for places in by_length([lengths[task.index] for task in shared], self._budget):
             yield from self._shared([shared[place] for place in places], lengths)
 
