@@ -208,7 +208,7 @@ def logit_lenses(
     return tuple(found)
 
 
-def _real(stream: Float[Tensor, "batch pos d_model"], columns: Sequence[Sequence[int]]) -> Float[Tensor, "pos d_model"]:
+def _real(stream: Float[Tensor, "batch pos d_model"], columns: Sequence[Sequence[int]]) -> Float[Tensor, "row d_model"]:
     """The positions of all prompts one behind the other, without what only pads."""
     return torch.cat([stream[row, : len(own)] for row, own in enumerate(columns)])
 
