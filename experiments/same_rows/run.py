@@ -22,6 +22,7 @@ from experiments.causal_tracing.facts import KnownFact, known_facts, read_facts
 from experiments.expected import put_into
 from experiments.same_rows.config import FOLDER, Config
 from experiments.same_rows.runs import RUNS, Told
+from interp.analyzers.causal_trace_corruption import find_subject
 from interp.files import write_bytes
 from interp.runner.model import load
 
@@ -88,10 +89,17 @@ def lines(runs: Sequence[Told]) -> list[str]:
 
 
 def _facts(config: Config, path: Path) -> tuple[KnownFact, ...]:
+    """The facts with the fewest tokens from the subject on, of those that the model knows."""
     model = load(config.model, device="cpu", dtype="float32")
-    asked = known_facts(model, read_facts(path), KnownConfig(model=config.model, facts=config.facts, seed=config.seed))
+    facts = read_facts(path)
+    asked = known_facts(model, facts, KnownConfig(model=config.model, facts=len(facts), seed=config.seed))
     print(f"of {asked.n_asked} facts {config.model} knows {len(asked.known)}", flush=True)
-    return asked.known
+
+    def traced(fact: KnownFact) -> tuple[int, int]:
+        tokens = model.tokens(fact.prompt)
+        return len(tokens) - find_subject(tokens, fact.subject).positions[0], fact.number
+
+    return tuple(sorted(asked.known, key=traced)[: config.facts])
 
 
 def _read(path: Path) -> Told:

@@ -18,7 +18,7 @@ def test_the_sweep_is_one() -> None:
     facts = [KnownFact(number=3, prompt="The lake is in", subject="lake", attribute="Rome")]
     config = read_config(Config().sweep(facts))
     assert config.items == ({"prompt": "The lake is in", "subject": "lake", "target": " Rome"},)
-    assert config.settings == {"kinds": ["resid"], "samples": 2, "noise": 3.0}
+    assert config.settings == {"kinds": ["resid"], "samples": 1, "noise": 3.0}
     assert (Config().facts, Config().quick().facts) == (200, 8)
 
 
