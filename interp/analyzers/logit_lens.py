@@ -170,9 +170,9 @@ def logit_lenses(
     top_k: int = 5,
     lens: TunedLens | None = None,
 ) -> tuple[LensResult, ...]:
-    """The logit lens of several prompts in one forward, side by side: each is what ``logit_lens`` gives alone, up to rounding.
+    """``logit_lens`` of several prompts in one forward, side by side: each is that of the prompt alone, up to rounding.
 
-    ``targets`` has one for each prompt. Positions are each prompt's own. See ``logit_lens`` for the rest, and for what it raises.
+    ``targets`` has one for each prompt; positions are each prompt's own. The rest, and what is raised, is as there.
     """
     tokens = [model.tokens(prompt) for prompt in prompts]
     lengths = [len(own) for own in tokens]
@@ -204,7 +204,7 @@ def logit_lenses(
             expected,
             what="the last row of the lens",
         )
-        found.append(_result(model, own, kept, wanted, ids[part], statistics, part, tuned=lens is not None))
+        found.append(_result(model, own, kept, wanted, ids[part], statistics, part, lens is not None))
     return tuple(found)
 
 
@@ -267,7 +267,6 @@ def _result(
     ids: Int[Tensor, " pos"],
     statistics: LensRows,
     part: slice,
-    *,
     tuned: bool,
 ) -> LensResult:
     """The result of one prompt, whose positions are ``part`` of the statistics."""

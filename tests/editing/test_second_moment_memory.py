@@ -37,7 +37,7 @@ def test_halves_count_every_token_once_in_every_layer(short) -> None:
         assert moment.n_tokens == count
     assert told == [
         "out of memory with 77 tokens a batch; going on with 38",
-        "out of memory with 35 tokens a batch; going on with 17",
+        "out of memory with 30 tokens a batch; going on with 15",
     ]
     assert [rows for rows, _ in shapes][:2] == [11, 5]
     assert max(rows for rows, _ in shapes[2:]) <= 3
@@ -49,8 +49,8 @@ def test_later_batches_are_no_larger(short) -> None:
     expected, count = second_moment(Model(tiny_models.build("llama")).hf, DOWN["llama"].format(2), TEXTS * 2)
     torch.testing.assert_close(found[0].matrix, expected, rtol=0, atol=1e-5 * float(expected.diagonal().max()))
     assert found[0].n_tokens == count
-    assert len(told) == 1
-    assert sum(rows > 3 for rows, _ in shapes) == 1
+    assert len(told) == sum(rows > 3 for rows, _ in shapes) == 2
+    assert max(rows for rows, _ in shapes[2:]) <= 3
 
 
 def test_one_text_that_does_not_fit_is_said(short) -> None:
