@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -79,7 +80,7 @@ def unlucky_ray(config: Mapping[str, Any], folder: Path) -> Told:
     try:
         second = made.add_node(num_cpus=1)
         made.wait_for_nodes()
-        ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
         lost: dict[str, int] = {}
         step = _losing(len(config["items"]), lost, lambda: made.remove_node(second, allow_graceful=False))
         began = time.perf_counter()
