@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -156,31 +156,61 @@ def logit_lens(
         VerificationError: the reading of the final stream is not the model's logits.
 
     """
-    tokens = model.tokens(prompt)
-    columns = tuple(range(len(tokens))) if positions is None else resolve_positions(positions, [len(tokens)])[0]
+    options: dict[str, Any] = {"sites": sites, "positions": positions, "top_k": top_k, "lens": lens}
+    return logit_lenses(model, [prompt], targets=[target], **options)[0]
+
+
+def logit_lenses(
+    model: Model,
+    prompts: Sequence[PromptLike | Tokens],
+    *,
+    targets: Sequence[str | int | None] | None = None,
+    sites: str | Sequence[str] = "resid_post",
+    positions: int | Sequence[int] | None = None,
+    top_k: int = 5,
+    lens: TunedLens | None = None,
+) -> tuple[LensResult, ...]:
+    """``logit_lens`` of several prompts in one forward, side by side: each is that of the prompt alone, up to rounding.
+
+    ``targets`` has one for each prompt; positions are each prompt's own. The rest, and what is raised, is as there.
+    """
+    tokens = [model.tokens(prompt) for prompt in prompts]
+    lengths = [len(own) for own in tokens]
+    columns = tuple(map(tuple, map(range, lengths))) if positions is None else resolve_positions(positions, lengths)
     wanted = _sites(model, sites)
     if lens is not None:
         lens.check(model, wanted)
-    chosen = None if target is None else chosen_id(model, target)
+    asked = [None] * len(tokens) if targets is None else targets
+    chosen = [None if target is None else chosen_id(model, target) for target in asked]
     final = Site("resid_post", model.atlas.n_layers - 1)
-    shown = "all" if positions is None else list(columns)
-    run = model.run(tokens, [*wanted, final], positions=columns, logits=shown, cache_device=model.together)
+    shown = "all" if positions is None else positions
+    run = model.run(tokens, [*wanted, final], positions=positions, logits=shown, cache_device=model.together)
     assert run.logits is not None
-    ids = _target_ids(tokens, columns, chosen, run.logits[0])
-    streams = {site: run.cache[site.name][0] for site in (*wanted, final)}
+    logits = [run.logits[row, : len(own)] for row, own in enumerate(columns)]
+    ids = torch.cat([_target_ids(*each) for each in zip(tokens, columns, chosen, logits, strict=True)])
+    streams = {site: _real(run.cache[site.name], columns) for site in (*wanted, final)}
     rows = [_normed(model, site, stream, streams[final]) for site, stream in streams.items() if site in wanted]
     if lens is not None:
         rows = list(lens.apply(torch.stack(rows), [site.layer or 0 for site in wanted]))
     if wanted[-1] != final:
         rows.append(model.final_norm(streams[final]))
     statistics = lens_statistics(torch.stack(rows), model.unembedding, ids, k=top_k)
-    check_log_probs(
-        torch.cat([statistics.top_ids[-1], ids[:, None].to(statistics.top_ids)], 1),
-        torch.cat([statistics.top_log_probs[-1], statistics.target_log_prob[-1][:, None]], 1),
-        run.logits[0],
-        what="the last row of the lens",
-    )
-    return _result(model, tokens, columns, wanted, ids, statistics, tuned=lens is not None)
+    found, start = [], 0
+    for own, kept, expected in zip(tokens, columns, logits, strict=True):
+        part, start = slice(start, start + len(kept)), start + len(kept)
+        check_log_probs(
+            torch.cat([statistics.top_ids[-1, part], ids[part, None].to(statistics.top_ids)], 1),
+            torch.cat([statistics.top_log_probs[-1, part], statistics.target_log_prob[-1, part, None]], 1),
+            expected,
+            what="the last row of the lens",
+        )
+        found.append(_result(model, own, kept, wanted, ids[part], statistics, part, lens is not None))
+    return tuple(found)
+
+
+def _real(stream: Float[Tensor, "batch pos d_model"], columns: Sequence[Sequence[int]]) -> Float[Tensor, "row d_model"]:
+    """The positions of all prompts one behind the other, without what only pads."""
+    return torch.cat([stream[row, : len(own)] for row, own in enumerate(columns)])
 
 
 def _sites(model: Model, specs: str | Sequence[str]) -> tuple[Site, ...]:
@@ -236,10 +266,11 @@ def _result(
     sites: Sequence[Site],
     ids: Int[Tensor, " pos"],
     statistics: LensRows,
-    *,
+    part: slice,
     tuned: bool,
 ) -> LensResult:
-    rows = slice(len(sites))
+    """The result of one prompt, whose positions are ``part`` of the statistics."""
+    rows = slice(len(sites)), part
     top_ids = statistics.top_ids[rows].cpu()
     return LensResult(
         provenance=model.provenance(),

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from interp.checkpoint import Checkpoint
 from interp.editing.matrix import output_matrix
+from interp.errors import MemoryLimitError
 from interp.maths.second_moment import Moments, SecondMomentFitter
 from interp.models.cache import Step
 from interp.runner.batch import by_length
+from interp.runner.memory import is_out_of_memory
 from interp.runner.model import Model
 from interp.runner.plan import Capture
 from interp.sites import Site
@@ -52,6 +54,7 @@ class Fit:
         self._model = model
         self._fitters = {layer: SecondMomentFitter(width, device=model.device) for layer, width in widths.items()}
         self._done = 0
+        self._most: int | None = None  # positions of a batch, once memory ran out with more
         self._kept_at, self._keeping = time.monotonic(), 0.0
 
     def run(self, batches: Sequence[Sequence[tuple[int, ...]]], kept: Checkpoint, progress: Step) -> None:
@@ -70,17 +73,54 @@ class Fit:
             progress("second moment", done, total)
 
     def count(self, batch: Sequence[tuple[int, ...]]) -> None:
-        """Runs one batch up to the highest layer and counts the keys of its real positions."""
+        """Runs one batch up to the highest layer and counts the keys of its real positions.
+
+        Where memory runs out the batch is halved, which the model's listener is told, and later batches are no larger. Layers that the
+        failed forward came to have counted the whole batch, so they count none of its halves. Raises MemoryLimitError where one
+        text alone does not fit.
+        """
+        waiting: list[tuple[Sequence[tuple[int, ...]], frozenset[int]]] = [(batch, frozenset())]
+        while waiting:
+            part, counted = waiting.pop(0)
+            if len(part) == 1 or self._most is None or _positions(part) <= self._most:
+                counted |= self._forward(part, counted)
+                if len(counted) == len(self._fitters):
+                    continue
+                self._halved(part)
+            half = len(part) // 2
+            waiting[:0] = [(part[:half], counted), (part[half:], counted)]
+
+    def _forward(self, batch: Sequence[tuple[int, ...]], counted: frozenset[int]) -> set[int]:
+        """The layers that have counted the batch, ``counted`` left out: all others, unless memory runs out."""
         lengths = [len(piece) for piece in batch]
         tokens = [Tokens(text="", ids=ids, pieces=("",) * len(ids), spans=(None,) * len(ids)) for ids in batch]
+        found: set[int] = set()
 
         def reduce(keys: Tensor, site: Site) -> Tensor:
             assert site.layer is not None, "keys are of a layer"
             self._fitters[site.layer].update(_real(keys, lengths))
+            found.add(site.layer)
             return keys.new_zeros(1)
 
-        sites = ",".join(map(str, self._fitters))
-        self._model.run(tokens, Capture(f"mlp.post@{sites}", reduce=reduce), logits=False)
+        sites = ",".join(str(layer) for layer in self._fitters if layer not in counted)
+        try:
+            self._model.run(tokens, Capture(f"mlp.post@{sites}", reduce=reduce), logits=False)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return found
+
+    def _halved(self, batch: Sequence[tuple[int, ...]]) -> None:
+        """Takes in that a batch does not fit in memory, and says so."""
+        size = _positions(batch)
+        if len(batch) == 1:
+            raise MemoryLimitError(
+                f"a forward of one text of {size:,} tokens does not fit in memory; use a smaller model or dtype='bfloat16'"
+            )
+        self._most = size // 2
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._model.notify(f"out of memory with {size:,} tokens a batch; going on with {self._most:,}")
 
     def results(self) -> dict[int, Moments]:
         """What was measured, by layer."""
@@ -101,6 +141,11 @@ class Fit:
         parts = state[1:].split([fitter.state_size for fitter in self._fitters.values()])
         for fitter, part in zip(self._fitters.values(), parts, strict=True):
             fitter.restore(part)
+
+
+def _positions(batch: Sequence[tuple[int, ...]]) -> int:
+    """Positions of a batch, padding included."""
+    return len(batch) * max(map(len, batch))
 
 
 def _real(keys: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -55,7 +55,8 @@ def second_moments(
             ``.parquet`` file, "hf:NAME[:split[:field]]", or texts.
             See ``interp.editing.corpora.read_corpus``.
         max_tokens: tokens to read at most; None is 100,000, and of sampled text 16 for each dimension of the keys.
-        batch_tokens: positions of a batch, padding included. Texts of like length run together.
+        batch_tokens: positions of a batch, padding included. Texts of like length run together. Where memory runs out the batch is
+            halved, and the model's listener told.
         seed: of sampled text.
         checkpoint: a file that keeps finished work when this is stopped; the same call goes on from it, to the same numbers.
         progress: called with (what, done, total), in tokens.
@@ -67,6 +68,7 @@ def second_moments(
         UsageError: an edit is applied; a layer that does not exist, or whose MLP is a mixture of experts; a corpus that cannot be
             read (see ``read_corpus``); a checkpoint of other work.
         NumericsError: the keys hold NaN or infinity.
+        MemoryLimitError: the forward of one text alone does not fit in memory.
 
     """
     chosen = _layers(model, layers)

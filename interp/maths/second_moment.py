@@ -47,7 +47,10 @@ class SecondMomentFitter:
         return self._n_rows
 
     def update(self, keys: Float[Tensor, "row d_mlp"]) -> None:
-        """Counts these rows. Raises NumericsError, and counts none of them, where they hold NaN or infinity."""
+        """Counts these rows.
+
+        Raises NumericsError, and counts none of them, where they hold NaN or infinity; nor does it where memory runs out.
+        """
         squares = torch.linalg.vector_norm(keys, dim=1, dtype=torch.float32).double().square()
         fourth = float(squares.square().sum())
         if fourth != fourth or fourth == float("inf"):
@@ -57,9 +60,10 @@ class SecondMomentFitter:
         if keys.device.type == "cpu":
             _add_product(self._sum, keys.double())
         else:
-            for block in keys.float().split(_BLOCK):
-                product = torch.zeros_like(self._sum, dtype=torch.float32, device=keys.device)
-                _add_product(product, block)
+            # Taken once and first: where memory runs out, nothing is counted yet.
+            rows, product = keys.float(), torch.zeros_like(self._sum, dtype=torch.float32, device=keys.device)
+            for block in rows.split(_BLOCK):
+                _add_product(product.zero_(), block)
                 self._sum += product.to(self._sum.device)
         self._fourth += fourth
         self._n_rows += keys.shape[0]

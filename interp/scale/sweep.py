@@ -32,14 +32,16 @@ def sweep(
     """Runs an analyzer over many items, with one or several models and settings, and keeps the rows of each as soon as it is done.
 
     The numbers depend on the configuration alone, not on the engine, the number of workers or the order in which they are done: each
-    task is computed by itself, on the configured number of threads, with a seed made from the sweep's seed and the item. An item on which
-    the analyzer fails is a row with the reason in ``error``.
+    task is computed by itself, or beside others that are chosen from the configuration alone, on the configured number of threads, with
+    a seed made from the sweep's seed and the item. An item on which the analyzer fails is a row with the reason in ``error``.
 
     Args:
         config: a TOML or YAML file, or a mapping with its keys: ``analyzer`` (such as "logit_lens" or "causal_trace"), ``model`` or
-            ``models`` (names, or tables with ``name``, ``revision``, ``dtype``, ``device``), ``items`` (a list of items, or a table with
+            ``models`` (names, or tables with ``name``, ``revision``, ``dtype``, ``device``, ``device_map``, ``max_memory``,
+            ``offload_folder``), ``items`` (a list of items, or a table with
             ``file``, ``skip``, ``limit``, ``fields``), ``settings`` and ``grid`` (of the analyzer's arguments), ``seed``, ``threads``
-            (of each worker, 1), ``device``, ``dtype``, ``offline``.
+            (of each worker, 1), ``gpus`` (of each worker on Ray), ``batch_tokens`` (that share a forward at most, 1024; 1: every item
+            alone), and for all models ``device``, ``dtype``, ``device_map``, ``max_memory``, ``offload_folder``, ``offline``.
         output: the sweep's folder, new or empty; a path, or an address that fsspec knows, such as ``s3://bucket/folder``. At the end it
             holds ``rows.parquet``, in the order models, points of the grid, items.
         resume: go on with the sweep in the folder, where there is one. What is finished is not done again.
@@ -89,7 +91,8 @@ def sweep(
 
 def _engine(config: SweepConfig, name: str, workers: int | None, address: str | None) -> Engine:
     on_cpu = all(spec.device == "cpu" for spec in config.models.values())
-    return engine_of(name, workers=workers, threads=config.threads, address=address, gpus=0.0 if on_cpu else None)
+    gpus = 0.0 if on_cpu and config.gpus is None else config.gpus
+    return engine_of(name, workers=workers, threads=config.threads, address=address, gpus=gpus)
 
 
 def _check_place(folder: SweepFolder, resume: bool) -> None:

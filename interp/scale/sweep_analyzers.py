@@ -1,7 +1,7 @@
 """The analyzers that a sweep can run, each with what it needs of an item, what can be set, and what its summary averages."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ class SweepAnalyzer:
     may hold several. The summary averages the columns ``measures`` (with their words), first within an item over the rows of each
     ``group``, then over items; its picture has the group column ``axis`` from left to right, and ``across`` upwards where there is one.
     With ``one_seed`` every item has the sweep's own seed, for what is drawn once and serves all of them, such as second moments.
+    ``together`` is the function in ``home`` that runs several prompts in one forward, where there is one; it takes the fields of all
+    items as lists (``prompts``, ``targets``) and draws nothing.
     """
 
     name: str
@@ -43,6 +45,7 @@ class SweepAnalyzer:
     across: str | None = None
     extra_settings: tuple[str, ...] = ()
     one_seed: bool = False
+    together: str | None = None
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -63,13 +66,22 @@ class SweepAnalyzer:
     def run(self, model: "Model", item: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> "DataFrame":
         """The table of one item. Raises what the analyzer raises."""
         function = self._function()
-        given = {name: _read(name, value) for name, value in item.items()}
+        given = {name: read_field(name, value) for name, value in item.items()}
         if self.many:
             given["prompts"] = given.get("prompts") or [given["prompt"]]
             given.pop("prompt", None)
         if "seed" in inspect.signature(function).parameters:
             given["seed"] = seed
         return self._with_numbers(function(model, **given, **settings).to_frame())
+
+    def run_together(
+        self, model: "Model", items: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+    ) -> "list[DataFrame]":
+        """The tables of several items, whose prompts share a forward. Raises what the analyzer raises for any of them."""
+        assert self.together is not None, "the analyzer takes one prompt at a time"
+        given = {f"{name}s": [read_field(name, item.get(name)) for item in items] for name in self.fields}
+        found = getattr(import_module(self.home), self.together)(model, **given, **settings)
+        return [self._with_numbers(one.to_frame()) for one in found]
 
     def _with_numbers(self, frame: "DataFrame") -> "DataFrame":
         """The table with columns out of its names: the ``number`` of a head, the ``stream`` and ``layer`` of a site."""
@@ -84,10 +96,10 @@ class SweepAnalyzer:
         return getattr(import_module(self.home), self.name)
 
 
-def _read(name: str, value: Any) -> Any:
+def read_field(name: str, value: Any) -> Any:
     """A field of an item as the analyzer takes it: lists of messages are conversations."""
     if name == "prompts":
-        return [_read("prompt", one) for one in value]
+        return [read_field("prompt", one) for one in value]
     if name in _PROMPTS and isinstance(value, list) and value and isinstance(value[0], Mapping):
         return Conversation.from_messages(value)
     return value
@@ -113,6 +125,7 @@ ANALYZERS: Mapping[str, SweepAnalyzer] = {
                 "target_rank": "rank of the target",
             },
             axis="layer",
+            together="logit_lenses",
         ),
         SweepAnalyzer(
             name="residual_story",

@@ -1,7 +1,7 @@
 """What a sweep is: an analyzer, models, items, settings and a grid of them, read from TOML, YAML or a mapping and checked.
 
-The tasks of a sweep are all its models, with each of these all points of the grid, with each of these all items, in this order. A task
-is computed alone. Its seed comes from the sweep's seed and the item alone, so that the points of a grid are compared on the same draws;
+The tasks of a sweep are all its models, with each of these all points of the grid, with each of these all items, in this order. A
+task's seed comes from the sweep's seed and the item alone, so that the points of a grid are compared on the same draws;
 of an analyzer with ``one_seed`` it is the sweep's own.
 """
 
@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,16 @@ from typing import Any
 from interp.errors import UsageError, brief, unknown
 from interp.scale.sweep_analyzers import SweepAnalyzer, analyzer_named
 from interp.scale.sweep_items import ItemSource, read_items
+from interp.scale.sweep_models import LOADING, ModelSpec, read_models
+from interp.scale.sweep_values import Values
 
 SUFFIXES = (".toml", ".yaml", ".yml")
-_KEYS = ("analyzer", "model", "models", "device", "dtype", "offline", "threads", "seed", "items", "settings", "grid")
+BATCH_TOKENS = 1024
+"""Tokens that share a forward at most, padding included, where an analyzer can run prompts side by side and nothing is said."""
+_KEYS = (
+    "analyzer", "model", "models", *LOADING, "offline", "threads", "gpus", "batch_tokens", "seed", "items", "settings", "grid",
+)  # fmt: skip
 _MOST_VALUES = 1_000_000
-_MODEL_KEYS = ("name", "revision", "dtype", "device")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSpec:
-    """How a model is loaded: see ``interp.load``."""
-
-    name: str
-    revision: str | None
-    device: str
-    dtype: str
-    offline: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +47,10 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """A sweep, checked: every name is known, every item has what the analyzer needs. Made by ``read_config``."""
+    """A sweep, checked: every name is known, every item has what the analyzer needs. Made by ``read_config``.
+
+    ``gpus`` of each worker on Ray; None: one where the cluster has any. ``batch_tokens`` is 1 where every item runs alone.
+    """
 
     analyzer: SweepAnalyzer
     models: dict[str, ModelSpec]
@@ -62,6 +59,8 @@ class SweepConfig:
     grid: dict[str, tuple[Any, ...]]
     seed: int
     threads: int
+    batch_tokens: int = BATCH_TOKENS
+    gpus: float | None = None
 
     @property
     def n_tasks(self) -> int:
@@ -108,6 +107,7 @@ class SweepConfig:
             "grid": {name: list(values) for name, values in self.grid.items()},
             "seed": self.seed,
             "threads": self.threads,
+            "batch_tokens": self.batch_tokens,
         }
 
 
@@ -176,30 +176,33 @@ class _Reader:
     folder: Path
 
     def config(self, given: Mapping[str, Any]) -> SweepConfig:
-        self._known("key", given, _KEYS)
+        values = Values(self.where)
+        values.known("key", given, _KEYS)
         if "analyzer" not in given:
             raise UsageError(f"{self.where}: 'analyzer' is missing, such as analyzer = \"causal_trace\"")
-        analyzer = analyzer_named(self._of(given, "analyzer", str, "text"))
-        settings = dict(self._of(given, "settings", Mapping, "a table", {}))
-        grid = self._grid(self._of(given, "grid", Mapping, "a table of lists", {}))
+        analyzer = analyzer_named(values.of(given, "analyzer", str, "text"))
+        settings = dict(values.of(given, "settings", Mapping, "a table", {}))
+        grid = self._grid(values.of(given, "grid", Mapping, "a table of lists", {}))
         for name in (*settings, *grid):
             if name not in analyzer.settings():
                 raise unknown(f"setting of {analyzer.name}", name, sorted(analyzer.settings()))
         for name in grid:
             if name in settings:
                 raise UsageError(f"{self.where}: {name!r} is in settings and in grid; leave it out of one")
-        threads = self._of(given, "threads", int, "a whole number", 1)
-        if threads < 1:
-            raise UsageError(f"{self.where}: threads is {threads}; give 1 or more")
+        gpus = values.of(given, "gpus", int | float, "a number")
+        if gpus is not None and not 0 <= gpus < float("inf"):
+            raise UsageError(f"{self.where}: gpus is {gpus}; give 0 or more, such as 0.5 for two workers on each")
         source = ItemSource(analyzer=analyzer, where=self.where, folder=self.folder)
         return SweepConfig(
             analyzer=analyzer,
-            models=self._models(given),
+            models=read_models(given, self.where, self.folder),
             items=read_items(given.get("items"), source),
             settings=_jsonable(settings, f"{self.where}: settings"),
             grid={name: tuple(_jsonable(values, f"{self.where}: grid")) for name, values in grid.items()},
-            seed=self._of(given, "seed", int, "a whole number", 0),
-            threads=threads,
+            seed=values.of(given, "seed", int, "a whole number", 0),
+            threads=values.at_least(1, given, "threads", 1),
+            batch_tokens=values.at_least(1, given, "batch_tokens", BATCH_TOKENS),
+            gpus=None if gpus is None else float(gpus),
         )
 
     def _grid(self, given: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -209,49 +212,6 @@ class _Reader:
             if len({_text(value) for value in values}) < len(values):
                 raise UsageError(f"{self.where}: grid {name!r} has the same value twice")
         return {name: list(values) for name, values in given.items()}
-
-    def _models(self, given: Mapping[str, Any]) -> dict[str, ModelSpec]:
-        if "model" in given and "models" in given:
-            raise UsageError(f"{self.where}: 'model' and 'models' were both given; give one of them")
-        asked = given.get("models", given.get("model", "smollm2-135m"))
-        asked = list(asked) if isinstance(asked, list | tuple) else [asked]
-        if not asked:
-            raise UsageError(f"{self.where}: 'models' is empty; name at least one")
-        specs = [self._model(one, given) for one in asked]
-        names = [spec.name for spec in specs]
-        found: dict[str, ModelSpec] = {}
-        for spec in specs:
-            parts = (spec.name, spec.revision, spec.dtype, spec.device) if names.count(spec.name) > 1 else (spec.name,)
-            label = " ".join(part for part in parts if part)
-            if label in found:
-                raise UsageError(f"{self.where}: the model {label!r} is there twice; leave one out")
-            found[label] = spec
-        return found
-
-    def _model(self, one: Any, given: Mapping[str, Any]) -> ModelSpec:
-        own: Mapping[str, Any] = {"name": one} if isinstance(one, str) else one
-        if not isinstance(own, Mapping) or not isinstance(own.get("name"), str):
-            raise UsageError(f"{self.where}: a model is a name, or a table with 'name'; got {one!r}")
-        self._known("key of a model", own, _MODEL_KEYS)
-        path = self.folder / Path(own["name"]).expanduser()
-        return ModelSpec(
-            name=str(path.resolve()) if own["name"].startswith(".") else own["name"],
-            revision=self._of(own, "revision", str, "text", None),
-            device=self._of({**given, **own}, "device", str, "text", "auto"),
-            dtype=self._of({**given, **own}, "dtype", str, "text", "auto"),
-            offline=self._of(given, "offline", bool, "true or false", False),
-        )
-
-    def _known(self, what: str, given: Mapping[str, Any], valid: Sequence[str]) -> None:
-        for name in given:
-            if name not in valid:
-                raise unknown(what, name, valid)
-
-    def _of(self, given: Mapping[str, Any], name: str, kind: Any, said: str, default: Any = None) -> Any:
-        value = given.get(name, default)
-        if value is default or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
-            return value
-        raise UsageError(f"{self.where}: {name!r} must be {said}, got {value!r}")
 
 
 def _jsonable(value: Any, where: str) -> Any:

@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from interp._version import __version__
 from interp.errors import InterpError, ModelError, UsageError
 from interp.models.cache import Step
 from interp.scale.engine import Engine, Lost
+from interp.scale.sweep_batches import Batch, batches_of
 from interp.scale.sweep_columns import kinds_of, table_of
 from interp.scale.sweep_config import SweepConfig, Task
 from interp.scale.sweep_folder import ITEMS, MANIFEST, ROWS, SweepFolder, as_lines
@@ -42,6 +43,7 @@ class SweepRun:
         self._kinds = kinds_of(config)
         self._rows: dict[int, Part | Table] = {}
         self._told: set[str] = set()
+        self._hosts: set[str] = set()  # of workers whose files are seen here
 
     def begin(self) -> None:
         """Reads the manifest of what is to be gone on with, and checks that it is the same sweep; or writes a new one."""
@@ -161,27 +163,40 @@ class SweepRun:
 
     def _replies(self, todo: Sequence[Task]) -> Generator[tuple[Task, Reply]]:
         """Each task with its reply, once it is checked: written where we see it, with the weights and versions of the rest."""
-        hosts: set[str] = set()
-        work = SweepWork(self.config.analyzer.name, self.folder.url, self._kinds)
-        with closing(self.engine.run(work, todo)) as replies:
-            for task, reply in replies:
-                if isinstance(reply, Lost):
-                    self._rows[task.index] = table_of(task, None, reply.reason, self._kinds)
-                    yield task, Reply(index=task.index, host="", error=reply.reason)
-                    continue
-                if reply.broken is not None:
-                    raise reply.broken
-                part = reply.part
-                if part is not None and reply.host not in hosts and not self.folder.has(part.name):
-                    raise UsageError(
-                        f"what the worker on {reply.host} wrote is not in {self.folder.url}; give a folder that all machines share, or a "
-                        "bucket such as s3://bucket/folder"
-                    )
-                if part is not None:
-                    hosts.add(reply.host)
-                self._check_source(task, reply)
-                self._rows[task.index] = part or table_of(task, None, reply.error, self._kinds)
-                yield task, reply
+        config = self.config
+        work = SweepWork(config.analyzer.name, self.folder.url, config.batch_tokens, self._kinds)
+        batches = batches_of(config, self.tasks, {task.index for task in todo})
+        while batches:
+            suspects: list[Batch] = []
+            with closing(self.engine.run(work, batches)) as replies:
+                for batch, reply in replies:
+                    if not isinstance(reply, Lost):
+                        yield from self._taken(batch, reply)
+                    elif len(batch.tasks) > 1:  # one of them it is; which, is seen when each is alone
+                        suspects.append(batch)
+                    else:
+                        task = batch.tasks[0]
+                        self._rows[task.index] = table_of(task, None, reply.reason, self._kinds)
+                        yield task, Reply(index=task.index, host="", error=reply.reason)
+            batches = [single for batch in suspects for single in batch.alone()]
+
+    def _taken(self, batch: Batch, replies: Sequence[Reply]) -> Iterator[tuple[Task, Reply]]:
+        """The replies to a batch, each checked before the next is looked at."""
+        tasks = {task.index: task for task in batch.todo}
+        for reply in replies:
+            if reply.broken is not None:
+                raise reply.broken
+            task, part = tasks[reply.index], reply.part
+            if part is not None and reply.host not in self._hosts and not self.folder.has(part.name):
+                raise UsageError(
+                    f"what the worker on {reply.host} wrote is not in {self.folder.url}; give a folder that all machines share, or a "
+                    "bucket such as s3://bucket/folder"
+                )
+            if part is not None:
+                self._hosts.add(reply.host)
+            self._check_source(task, reply)
+            self._rows[task.index] = part or table_of(task, None, reply.error, self._kinds)
+            yield task, reply
 
     def _check_source(self, task: Task, reply: Reply) -> None:
         """Holds what a worker computed with against the other workers, and against the manifest of a sweep that goes on."""

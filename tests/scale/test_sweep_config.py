@@ -63,6 +63,35 @@ def test_toml_and_yaml_say_the_same(written) -> None:
     assert (toml.seed, toml.threads, toml.n_tasks) == (7, 2, 16)
 
 
+def test_how_a_model_is_loaded_is_said_for_all_or_for_one(tmp_path) -> None:
+    (tmp_path / "sweep.toml").write_text(
+        """
+analyzer = "logit_lens"
+items = ["a"]
+dtype = "bfloat16"
+device_map = "auto"
+offload_folder = "spill"
+gpus = 2
+[max_memory]
+0 = "20GB"
+cpu = 1000
+[[models]]
+name = "one"
+[[models]]
+name = "two"
+dtype = "float32"
+device_map = { "model.embed_tokens" = 0, "" = "cpu" }
+"""
+    )
+    found = read_config(tmp_path / "sweep.toml")
+    one, two = found.models.values()
+    assert (one.dtype, one.device_map, one.offload_folder) == ("bfloat16", "auto", str(tmp_path / "spill"))
+    assert one.limits() == {0: "20GB", "cpu": 1000}
+    assert (two.dtype, two.device_map) == ("float32", {"model.embed_tokens": 0, "": "cpu"})
+    assert found.gpus == 2.0
+    assert json.loads(json.dumps(found.plain())) == found.plain()
+
+
 def test_tasks_go_models_then_points_then_items(written) -> None:
     tasks = list(read_config(written / "sweep.toml").tasks())
     assert [task.index for task in tasks] == list(range(16))
@@ -159,6 +188,25 @@ def test_published_cases_are_items_of_an_edit_sweep(tmp_path) -> None:
             LENS | {"model": {"name": "a", "size": 1}},
             "unknown key of a model 'size'; valid: name, revision, dtype, device",
         ),
+        (LENS | {"dtype": "int8"}, "unknown dtype 'int8'; valid: auto, float32, bfloat16, float16"),
+        (LENS | {"model": {"name": "a", "dtype": "fp16"}}, "unknown dtype 'fp16'"),
+        (LENS | {"device_map": "autp"}, "unknown device map 'autp' (did you mean 'auto'?); valid: auto, balanced,"),
+        (LENS | {"device_map": 1}, "'device_map' must be text, or a table from module paths to devices, got 1"),
+        (LENS | {"device_map": {}}, "'device_map' is empty; leave it out"),
+        (
+            LENS | {"device_map": {"model": True}},
+            "device_map of 'model' must be a device, such as \"cpu\" or 0, got True",
+        ),
+        (LENS | {"device_map": {"model": -1}}, "device_map of 'model' must be a device, such as \"cpu\" or 0, got -1"),
+        (LENS | {"device_map": "auto", "device": "cuda"}, "device 'cuda' and device_map were both given"),
+        (LENS | {"max_memory": {"cpu": "1GB"}}, 'max_memory is of a device map; give device_map = "auto" with it'),
+        (LENS | {"offload_folder": "x"}, "offload_folder is of a device map; give device_map"),
+        (LENS | {"device_map": "auto", "max_memory": "1GB"}, "'max_memory' must be a table from devices to sizes"),
+        (LENS | {"device_map": "auto", "max_memory": {"cpu": 1.5}}, "max_memory of 'cpu' must be a size"),
+        (LENS | {"batch_tokens": 0}, "batch_tokens is 0; give 1 or more"),
+        (LENS | {"batch_tokens": "all"}, "'batch_tokens' must be a whole number, got 'all'"),
+        (LENS | {"gpus": -1}, "gpus is -1; give 0 or more"),
+        (LENS | {"gpus": "one"}, "'gpus' must be a number, got 'one'"),
         ({"analyzer": "logit_lens"}, "'items' is missing; logit_lens needs items with prompt"),
         (LENS | {"items": []}, "holds no item"),
         (LENS | {"items": "texts"}, "'items' must be a list of items, or a table with 'file'; got 'texts'"),

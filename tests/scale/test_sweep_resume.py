@@ -31,7 +31,8 @@ def folder(tmp_path_factory) -> str:
 
 @pytest.fixture
 def lens(folder) -> dict:
-    return {"analyzer": "logit_lens", "device": "cpu", "model": folder, "items": ITEMS}
+    """Every prompt alone; side by side they are in test_sweep_batches.py."""
+    return {"analyzer": "logit_lens", "device": "cpu", "model": folder, "items": ITEMS, "batch_tokens": 1}
 
 
 def stop_after(config, out, count: int, **options) -> None:
@@ -227,7 +228,7 @@ class Flaky(Engine):
     def run(self, make, units):
         work = make(0)
         for unit in units:
-            yield unit, Lost("its worker died") if unit.index in self.lost else work(unit)
+            yield unit, Lost("its worker died") if unit.tasks[0].index in self.lost else work(unit)
 
 
 def test_failures_are_tried_again_when_asked(lens, tmp_path, monkeypatch) -> None:
