@@ -30,8 +30,8 @@ class Collected:
     length: int
     layers: int = 6
     only: int | None = None
-    shards: int = 10
-    shard_tokens: int = 1024
+    shards: int = 8
+    shard_tokens: int = 512
 
     @property
     def sites(self) -> str:
@@ -51,7 +51,11 @@ class Collected:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What is measured: traces of ``facts`` facts with every noise, and collections; ``runs`` are engines with their numbers of workers."""
+    """What is measured: traces of ``facts`` facts with every noise, and collections.
+
+    ``runs`` are engines with their numbers of workers. Of the collections that of ``everywhere`` is run on all of them, the others on those
+    that are embedded.
+    """
 
     model: str = "smollm2-135m"
     facts: int = 4
@@ -62,15 +66,15 @@ class Config:
         Collected(length=32),
         Collected(length=128),
         Collected(length=512),
-        Collected(length=128, layers=30, shards=8, shard_tokens=512),
+        Collected(length=128, layers=30, shards=6, shard_tokens=256),
     )
+    everywhere: Collected = Collected(length=128)
     runs: tuple[tuple[str, int], ...] = (("embedded", 1), ("embedded", 2), ("ray", 1), ("ray", 2))
 
     def quick(self) -> "Config":
         """Two facts and one noise, and one small collection: it shows that everything runs."""
-        return replace(
-            self, facts=2, noises=(3.0,), collected=(Collected(length=32, layers=2, shards=3, shard_tokens=128),)
-        )
+        small = Collected(length=32, layers=2, shards=3, shard_tokens=128)
+        return replace(self, facts=2, noises=(3.0,), collected=(small,), everywhere=small)
 
     def sweep(self) -> dict[str, Any]:
         """The configuration of the sweep."""

@@ -110,7 +110,8 @@ def stored(model: Model, collected: Collected, engine: str, workers: int) -> Tim
 def measured(model: Model, config: Config) -> Iterator[Timed]:
     """Every run."""
     for collected in config.collected:
-        for engine, workers in config.runs:
+        everywhere = collected == config.everywhere
+        for engine, workers in config.runs if everywhere else (run for run in config.runs if run[0] == "embedded"):
             yield stored(model, collected, engine, workers)
     for engine, workers in config.runs:
         yield swept(config, engine, workers)

@@ -120,11 +120,15 @@ class Folder:
         except OSError as error:
             raise UsageError(f"cannot write in {self._path}: {error.strerror}; choose another folder") from error
         try:
-            for part in self._path.glob(".interp-*.part"):
-                part.unlink(missing_ok=True)
+            self._remove_unfinished()
             yield
         finally:
+            self._remove_unfinished()  # of workers that died
             lock.release()
+
+    def _remove_unfinished(self) -> None:
+        for part in self._path.glob(".interp-*.part"):
+            part.unlink(missing_ok=True)
 
 
 class Bucket:

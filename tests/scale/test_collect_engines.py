@@ -53,8 +53,8 @@ def workers() -> list[psutil.Process]:
     return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_though_one_is_killed(model, whole, tmp_path) -> None:
-    """With an edit in the model that was asked for, which the workers' models have, too."""
     killed, seen = [], []
 
     def progress(what: str, done: int, total: int | None) -> None:
@@ -72,7 +72,8 @@ def test_two_processes_write_the_same_bytes_though_one_is_killed(model, whole, t
     assert not list((tmp_path / "s").glob(".interp-*"))
 
 
-def test_an_interrupt_keeps_shards_and_any_engine_goes_on(model, told, tmp_path) -> None:
+def test_an_interrupt_of_two_processes_keeps_shards_and_this_one_goes_on(model, told, tmp_path) -> None:
+    """To the bytes of this process alone; with an edit in the model, which the workers' models have, too."""
     edit = random_edit(model, [1])
     with applied(model, edit):
         collect(model, TEXTS, folder=tmp_path / "whole", threads=1, **ASKED)
