@@ -97,9 +97,17 @@ def stored(model: Model, collected: Collected, engine: str, workers: int) -> Tim
     texts = torch.randint(model.atlas.d_vocab, (n_texts, collected.length), generator=generator).tolist()
 
     def work(folder: Path, step: Step) -> str:
-        sizes = {"shard_rows": collected.shard_tokens, "batch_tokens": collected.shard_tokens}
         collect(
-            model, texts, collected.sites, folder, engine=engine, workers=workers, threads=1, progress=step, **sizes
+            model,
+            texts,
+            collected.sites,
+            folder,
+            shard_rows=collected.shard_tokens,
+            batch_tokens=collected.shard_tokens,
+            engine=engine,
+            workers=workers,
+            threads=1,
+            progress=step,
         )
         records = sorted(folder.glob("shard-*.json"))
         return hashlib.sha256(b"".join(path.read_bytes() for path in records)).hexdigest()

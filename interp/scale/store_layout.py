@@ -56,7 +56,7 @@ def pieces_of(
 
 def bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a tensor whose rows lie one behind the other, not copied."""
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def sha256_of(tensors: Mapping[str, Tensor], layout: Layout) -> str:
