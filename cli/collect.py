@@ -10,7 +10,20 @@ from interp.errors import UsageError
 
 from .guard import Interrupted
 from .model import open_model
-from .options import DEFAULT_MODEL, Device, DeviceMap, Dtype, Json, ModelOption, Offline, Quiet, Revision
+from .options import (
+    DEFAULT_MODEL,
+    Address,
+    Device,
+    DeviceMap,
+    Dtype,
+    EngineName,
+    Json,
+    ModelOption,
+    Offline,
+    Quiet,
+    Revision,
+    Workers,
+)
 from .output import Output
 from .store import draw_store, store_payload
 
@@ -68,11 +81,20 @@ def collect(
     ] = None,
     shard_rows: Annotated[
         int | None,
-        typer.Option("--shard-rows", metavar="N", min=1, help="Rows of a shard; default: about 128 MB of them."),
+        typer.Option(
+            "--shard-rows", metavar="N", min=1, help="Rows of a shard at most; default: about 128 MB of them."
+        ),
     ] = None,
     batch_tokens: Annotated[
         int | None,
         typer.Option("--batch-tokens", metavar="N", min=1, help="Positions of a batch; default: what fits in memory."),
+    ] = None,
+    workers: Workers = None,
+    engine: EngineName = "embedded",
+    address: Address = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", min=1, help="Of each worker; default: all, 1 with --workers or ray."),
     ] = None,
     device: Device = "auto",
     device_map: DeviceMap = None,
@@ -84,8 +106,9 @@ def collect(
 ) -> None:
     """Store the activations of a corpus.
 
-    A row for each kept token, a tensor for each site. Ctrl-C keeps the finished shards, and the same command goes on behind them, to
-    the same bytes. ``interp store FOLDER`` describes and checks a store; ``interp.open_store`` reads it.
+    A row for each kept token, a tensor for each site. Ctrl-C keeps the finished shards, and the same command does the others, to the
+    same bytes, with any engine and any number of workers. ``interp store FOLDER`` describes and checks a store; ``interp.open_store``
+    reads it.
     """
     if not sites:
         raise UsageError("no site is given; give one or more, such as --sites resid_post@5")
@@ -95,6 +118,7 @@ def collect(
         raise UsageError("no store is given; name a folder for it, such as -o store/")
     speaker = Output(command="collect", as_json=as_json, quiet=quiet)
     _check(corpus, field, store)
+    _check_engine(engine, workers, address)
     opened = open_model(
         speaker, model, device=device, device_map=device_map, dtype=dtype, revision=revision, offline=offline
     )
@@ -117,6 +141,10 @@ def collect(
                 max_tokens=max_tokens,
                 shard_rows=shard_rows,
                 batch_tokens=batch_tokens,
+                engine=engine,
+                workers=workers,
+                address=address,
+                threads=threads,
                 progress=clock.step,
             )
         except KeyboardInterrupt as error:
@@ -158,6 +186,13 @@ def _check(corpus: str, field: str, store: str) -> None:
         check_place(place)
         with place.writing():
             pass
+
+
+def _check_engine(engine: str, workers: int | None, address: str | None) -> None:
+    """Fails before any work where there is no such engine."""
+    from interp.scale.engines import engine_of
+
+    engine_of(engine, workers=workers, address=address)
 
 
 def _said(store: str) -> str:

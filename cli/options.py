@@ -60,3 +60,16 @@ Revision: TypeAlias = Annotated[
 Offline: TypeAlias = Annotated[
     bool, typer.Option("--offline", help="Use only what is cached; never reach the network.")
 ]
+Workers: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", "-w", metavar="N", min=1, help="Pieces of work done at once; default 1, on Ray all it has."
+    ),
+]
+EngineName: TypeAlias = Annotated[
+    str, typer.Option("--engine", metavar="ENGINE", help="embedded (processes of this machine) or ray.")
+]
+Address: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--address", metavar="ADDRESS", help="A Ray cluster, such as auto; default: one made here."),
+]

@@ -59,7 +59,7 @@ def store_payload(found: "ActivationStore") -> dict[str, Any]:
         "rows": found.n_rows,
         "shards": found.n_shards,
         "shard_rows": settings.shard_rows,
-        "batch_tokens": [settings.batch_tokens, *(tokens for _, tokens in found.manifest.smaller)],
+        "batch_tokens": [settings.batch_tokens, *(tokens for *_, tokens in found.manifest.smaller)],
         "bytes": found.bytes,
     }
 

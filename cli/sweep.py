@@ -9,7 +9,7 @@ import typer
 from interp.errors import UsageError
 
 from .guard import Interrupted
-from .options import Json, Quiet
+from .options import Address, EngineName, Json, Quiet, Workers
 from .output import Output, table
 
 if TYPE_CHECKING:
@@ -36,17 +36,9 @@ def sweep(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Go on, and do the tasks again that failed.")
     ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", "-w", metavar="N", min=1, help="Items done at once; default 1, on Ray all it has."),
-    ] = None,
-    engine: Annotated[
-        str, typer.Option("--engine", metavar="ENGINE", help="embedded (processes of this machine) or ray.")
-    ] = "embedded",
-    address: Annotated[
-        str | None,
-        typer.Option("--address", metavar="ADDRESS", help="A Ray cluster, such as auto; default: one made here."),
-    ] = None,
+    workers: Workers = None,
+    engine: EngineName = "embedded",
+    address: Address = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -340,6 +340,12 @@ ROWS: tuple[Bad, ...] = (
     bad("collect", "--store-dtype int8", "'int8'", "float32, float16, bfloat16"),
     bad("collect", "-c broken.jsonl --field no", "broken.jsonl"),
     bad("collect", "--window 99", "64"),
+    bad("collect", "--engine dask", "unknown engine 'dask'", "embedded, ray"),
+    bad("collect", "--address auto", "the address auto is of a Ray cluster; add --engine ray"),
+    bad("collect", "--workers 0", "--workers", "0"),
+    bad("collect", "--threads 0", "--threads", "0"),
+    bad("collect", "--workers two", "--workers", "two"),
+    bad("collect", "-o store --threads 3", "store was begun otherwise: threads"),
     # store
     whole("store", "no", "there is no activation store in no"),
     whole("store", "folder", "there is no activation store in folder"),

@@ -28,7 +28,8 @@ def no_grad():
 def test_what_is_stored_and_what_is_kept_agree(name: str, tmp_path: Path) -> None:
     work = MomentWork.of(Model(tiny_models.build(name)), TINY.collected)
     mine = store.ours(work, "resid_post@0,1", tmp_path)
-    assert check_equal(mine, store.kept(work, [0, 1])) < 1e-5
+    for other in (store.kept(work, [0, 1]), store.written(work, [0, 1], tmp_path)):
+        assert check_equal(mine, other) < 1e-5
     assert set(mine.read(mine.call())) == {"blocks.0.hook_resid_post", "blocks.1.hook_resid_post"}
     other = MomentWork(model=work.model, layer=1, texts=tuple(text[::-1] for text in work.texts), batch_tokens=64)
     with pytest.raises(Disagreement):
@@ -42,6 +43,6 @@ def test_the_rows_leave_no_folder_behind(tmp_path: Path, monkeypatch) -> None:
     assert (one.key, one.goal) == (all_layers.key, all_layers.goal) == ("store", read_goals()["store"]["goal"])
     assert one.title.endswith("layer 1 of 3")
     assert all_layers.title.endswith("layers 0 to 1 of 3")
-    assert set(one.others) == {store.KEPT}
+    assert set(one.others) == {store.KEPT, store.WRITTEN}
     json.dumps([one.to_json(), all_layers.to_json()], allow_nan=False)
     assert not list(tmp_path.iterdir())

@@ -91,8 +91,8 @@ def shown(value: Spread | str, unit: str) -> str:
     return text if value.n == 1 else f"{text} ({value.lower:.{digits}f} to {value.upper:.{digits}f})"
 
 
-def page(rows: Sequence[Row], about: Mapping[str, str], failures: Sequence[str]) -> str:
-    """docs/benchmarks.md."""
+def page(rows: Sequence[Row], about: Mapping[str, str], failures: Sequence[str], more: Sequence[str] = ()) -> str:
+    """docs/benchmarks.md; ``more`` are the lines of what was measured elsewhere."""
     lines = [
         "# Benchmarks",
         "",
@@ -125,6 +125,8 @@ def page(rows: Sequence[Row], about: Mapping[str, str], failures: Sequence[str])
             lines += ["", *notes] if notes else []
     if failures:
         lines += ["", "## What could not run", "", *(f"- {line}" for line in failures)]
+    if more:
+        lines += ["", *more]
     return "\n".join(lines) + "\n"
 
 

@@ -26,9 +26,11 @@ from experiments.benchmarks.least import held_bytes, least
 from experiments.benchmarks.machine import about
 from experiments.benchmarks.rows import Row, page, shown, timed_row
 from experiments.benchmarks.sides import OURS, PEERS, PLAIN, Work, ours, plain, random_ids, reference
+from experiments.scaling.tables import scaling_section
 from interp.runner.model import Model, load
 
 FORWARD_ROWS = ("residual", "everything", "stop", "restart")
+PAGE = ROOT / "docs" / "benchmarks.md"
 PROMPT = "The Eiffel Tower is located in the city of"
 
 
@@ -243,7 +245,7 @@ def bench(model: Model, config: Config, command: str, say: Callable[[str], None]
     runner = Bench(model, config, say)
     rows = _told((row for group in GROUPS.values() for row in group(runner)), say)
     data = {"about": described, "rows": [row.to_json() for row in rows], "failures": runner.failures}
-    return page(rows, described, runner.failures), data
+    return page(rows, described, runner.failures, scaling_section()), data
 
 
 def again(
@@ -263,7 +265,14 @@ def again(
     described = {**old["about"], "measured again": "; ".join([*earlier, entry])}
     failures = [*old["failures"], *runner.failures]
     data = {"about": described, "rows": [row.to_json() for row in rows], "failures": failures}
-    return page(rows, described, failures), data
+    return page(rows, described, failures, scaling_section()), data
+
+
+def write_page() -> None:
+    """docs/benchmarks.md anew, from the results that are there."""
+    kept = json.loads((FOLDER / "results.json").read_text())
+    rows = [Row.of(row) for row in kept["rows"]]
+    PAGE.write_text(page(rows, kept["about"], kept["failures"], scaling_section()))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -282,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     say = partial(print, flush=True)
     text, data = again(model, config, folder, asked.again, say) if asked.again else bench(model, config, command, say)
     folder.mkdir(exist_ok=True)
-    target = folder / "benchmarks.md" if asked.quick else ROOT / "docs" / "benchmarks.md"
+    target = folder / "benchmarks.md" if asked.quick else PAGE
     target.write_text(text)
     (folder / "results.json").write_text(json.dumps(data, indent=1) + "\n")
     print(f"wrote {target.relative_to(ROOT)}")

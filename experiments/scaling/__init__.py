@@ -1,1 +1,1 @@
-"""How a sweep's speed grows with its workers, on each engine."""
+"""How the speed of sweeps and of collections grows with their workers, on each engine."""

@@ -1,10 +1,11 @@
-"""``python -m experiments.scaling.run [--quick] [--workers N ...]``: the same sweep on each engine, timed and compared.
+"""``python -m experiments.scaling.run [--quick] [--workers N ...]``: the same work on each engine, timed and compared.
 
-Without ``--quick`` results.json and the table of README.md are written beside this file. The exit code is 1 where two runs gave rows
-that differ.
+Without ``--quick`` results.json is written beside this file, and its tables into docs/benchmarks.md; ``--page`` writes only the page
+anew, from the results that are there. The exit code is 1 where two runs of the same work gave bytes that differ.
 """
 
 import argparse
+import datetime
 import hashlib
 import json
 import os
@@ -12,102 +13,159 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
+import torch
 
-from experiments.expected import put_into
-from experiments.scaling.config import FOLDER, Config
+from experiments.benchmarks.run import write_page
+from experiments.scaling.config import Collected, Config
+from experiments.scaling.tables import RESULTS, Timed
 from interp.files import write_bytes
+from interp.models.cache import Step
+from interp.runner.model import Model, load
+from interp.scale.collect import collect
 from interp.scale.sweep import sweep
 
 PACKAGES = ("torch", "transformers", "ray")
+SEED = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Timed:
-    """One run: ``seconds`` in all, ``started`` until the first task was done, and the SHA-256 of its rows.
+class Stopwatch:
+    """Takes the time of each step of some work: how much was done by when."""
 
-    ``rate`` is tasks a second once every worker has its model: those after the first ``workers``, over the time since then.
-    """
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._steps: list[tuple[float, int]] = []
 
-    engine: str
-    workers: int
-    tasks: int
-    seconds: float
-    started: float
-    rate: float
-    rows_sha256: str
+    def step(self, what: str, done: int, total: int | None) -> None:
+        """A step of the work."""
+        if done and (not self._steps or done > self._steps[-1][1]):
+            self._steps.append((self.seconds, done))
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.perf_counter() - self._began
+
+    @property
+    def started(self) -> float:
+        """Seconds until something was done."""
+        return self._steps[0][0]
+
+    def rate(self, workers: int) -> float:
+        """What was done a second, once each worker had done a first piece."""
+        if len(self._steps) <= workers:
+            return 0.0
+        (start, first), (end, last) = self._steps[workers - 1], self._steps[-1]
+        return (last - first) / (end - start)
 
 
-def timed(config: Config, engine: str, workers: int) -> Timed:
-    """One sweep into a folder that is thrown away."""
-    began, ends = time.perf_counter(), []
-
-    def progress(what: str, done: int, total: int | None) -> None:
-        if done:
-            ends.append(time.perf_counter() - began)
-
+def timed(engine: str, workers: int, work: Callable[[Path, Step], str], collected: Collected | None = None) -> Timed:
+    """One run of some work into a folder that is thrown away; ``work`` returns the digest of what it wrote."""
+    watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
-        result = sweep(config.sweep(), Path(folder) / "rows", engine=engine, workers=workers, progress=progress)
-        seconds = time.perf_counter() - began
-        digest = hashlib.sha256(Path(result.table_path).read_bytes()).hexdigest()
-    after = len(ends) - workers
+        digest = work(Path(folder) / "out", watch.step)
     return Timed(
         engine=engine,
         workers=workers,
-        tasks=result.n_tasks,
-        seconds=round(seconds, 1),
-        started=round(ends[0], 1),
-        rate=round(after / (ends[-1] - ends[workers - 1]), 3) if after > 0 else 0.0,
+        seconds=round(watch.seconds, 1),
+        started=round(watch.started, 1),
+        rate=round(watch.rate(workers), 3),
         rows_sha256=digest,
+        collected=collected,
     )
 
 
-def lines(runs: Sequence[Timed]) -> list[str]:
-    """The runs as a Markdown table; speed-up is against one worker of the same engine."""
-    found = [
-        "| engine | workers | tasks/s | speed-up | first task after | in all |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for run in runs:
-        one = next((other for other in runs if other.engine == run.engine and other.workers == 1), None)
-        gain = f"{run.rate / one.rate:.2f}" if one is not None and one.rate else "-"
-        found.append(
-            f"| {run.engine} | {run.workers} | {run.rate:.2f} | {gain} | {run.started:.0f} s | {run.seconds:.0f} s |"
+def swept(config: Config, engine: str, workers: int) -> Timed:
+    """One sweep."""
+
+    def work(folder: Path, step: Step) -> str:
+        result = sweep(config.sweep(), folder, engine=engine, workers=workers, progress=step)
+        return hashlib.sha256(Path(result.table_path).read_bytes()).hexdigest()
+
+    return timed(engine, workers, work)
+
+
+def stored(model: Model, collected: Collected, engine: str, workers: int) -> Timed:
+    """One collection, on one thread a worker. The records hold the digests of all files."""
+    generator = torch.Generator().manual_seed(SEED)
+    n_texts = collected.shards * collected.shard_tokens // collected.length
+    texts = torch.randint(model.atlas.d_vocab, (n_texts, collected.length), generator=generator).tolist()
+
+    def work(folder: Path, step: Step) -> str:
+        collect(
+            model,
+            texts,
+            collected.sites,
+            folder,
+            shard_rows=collected.shard_tokens,
+            batch_tokens=collected.shard_tokens,
+            engine=engine,
+            workers=workers,
+            threads=1,
+            progress=step,
         )
-    return found
+        records = sorted(folder.glob("shard-*.json"))
+        return hashlib.sha256(b"".join(path.read_bytes() for path in records)).hexdigest()
+
+    return timed(engine, workers, work, collected)
+
+
+def measured(model: Model, config: Config) -> Iterator[Timed]:
+    """Every run."""
+    for collected in config.collected:
+        everywhere = collected == config.everywhere
+        for engine, workers in config.runs if everywhere else (run for run in config.runs if run[0] == "embedded"):
+            yield stored(model, collected, engine, workers)
+    for engine, workers in config.runs:
+        yield swept(config, engine, workers)
+
+
+def alike(runs: list[Timed]) -> bool:
+    """Whether runs of the same work wrote the same bytes."""
+    works = {run.collected for run in runs}
+    return len({(run.collected, run.rows_sha256) for run in runs}) == len(works)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0 where all runs gave the same rows, else 1."""
+    """Returns 0 where all runs of the same work wrote the same bytes, else 1."""
     parser = argparse.ArgumentParser(prog="python -m experiments.scaling.run", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two tasks a run; nothing is kept")
+    parser.add_argument("--quick", action="store_true", help="little work; nothing is kept")
+    parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md from the results that are there")
     parser.add_argument("--workers", type=int, nargs="+", help="numbers of workers, in place of 1 and 2")
     asked = parser.parse_args(arguments)
+    if asked.page:
+        write_page()
+        return 0
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     config = Config().quick() if asked.quick else Config()
     if asked.workers:
         config = replace(config, runs=tuple((engine, n) for engine in ("embedded", "ray") for n in asked.workers))
-    runs = []
-    for engine, workers in config.runs:
-        runs.append(timed(config, engine, workers))
-        print(lines(runs)[-1], flush=True)
-    same = len({run.rows_sha256 for run in runs}) == 1
-    print("all rows are the same" if same else "the rows differ", flush=True)
+    load_before, runs = psutil.getloadavg()[0], list[Timed]()
+    model = load(config.model, device="cpu", dtype="float32")
+    for run in measured(model, config):
+        runs.append(run)
+        what = "tasks" if run.collected is None else f"tokens, {run.collected.sites}, texts of {run.collected.length}"
+        print(f"{run.engine}, {run.workers}: {run.rate:,.2f} a second ({what}), {run.seconds:.0f} s in all", flush=True)
+    same = alike(runs)
+    print("the same bytes everywhere" if same else "the bytes differ", flush=True)
     if not asked.quick:
         data = {
-            "machine": f"{psutil.cpu_count(logical=False)} cores, {platform.machine()}",
+            "machine": f"{psutil.cpu_count(logical=False)} cores, {platform.machine()}, {platform.system()}",
+            "load": round(load_before, 1),
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "config": asdict(config),
-            "same_rows": same,
-            "runs": [asdict(run) for run in runs],
+            "tasks": config.facts * len(config.noises),
+            "same": same,
+            "runs": [run.to_json() for run in runs],
         }
-        write_bytes(FOLDER / "results.json", (json.dumps(data, indent=1) + "\n").encode())
-        put_into(FOLDER / "README.md", {"table": lines(runs)})
+        write_bytes(RESULTS, (json.dumps(data, indent=1) + "\n").encode())
+        write_page()
     return 0 if same else 1
 
 

@@ -22,9 +22,10 @@ _SHARE_OF_FREE = 0.25
 _MOST_TOKENS = {"cpu": 2048}
 _MOST_TOKENS_ELSEWHERE = 32_768
 """Positions of a batch beyond which a forward gets no faster."""
-_SHARD_BYTES, _CHUNK_BYTES = 1 << 27, 1 << 29
+_SHARD_BYTES = 1 << 27
 _SHARD_ROWS = (256, 65_536)
-_BATCHES_OF_A_CHUNK = 16
+_SHARD_TOKENS = 1 << 20
+"""Tokens of a shard at most, however few rows are kept of them: they are what is lost when it is stopped half-way."""
 
 
 def check_sites(sites: Sequence[Site]) -> None:
@@ -54,35 +55,56 @@ def check_place(place: Place) -> None:
 
 
 def begun(
-    place: Place, model: Model, documents: Documents, sites: Sequence[Site], settings: dict[str, Any], field: str
+    place: Place,
+    model: Model,
+    documents: Documents,
+    sites: Sequence[Site],
+    settings: dict[str, Any],
+    field: str,
+    threads: int,
 ) -> Manifest:
-    """The manifest in the folder, where it is of this request; else a new one. Raises UsageError where the folder holds other things."""
-    key = request_key(model)
-    origin = Origin(
-        weights_sha256=str(key["weights"]),
-        model_dtype=str(model.dtype).removeprefix("torch."),
-        attention=str(key["attention"]),
-        edits=tuple(name_of(edit) for edit in applied_edits(model)),
-        corpus=documents.name,
-        corpus_sha256=documents.whole_sha256(),
-        field=field,
-    )
+    """The manifest in the folder, where it is of this request; else a new one, with ``threads`` where none were asked for.
+
+    Raises UsageError where the folder holds other things.
+    """
+    origin = origin_of(model, documents, field)
     old = read_manifest(place)
     if old is not None:
         return resumed(place, old, settings, origin)
     check_place(place)
-    return Manifest(settings=_planned(model, sites, settings), origin=origin, n_layers=model.atlas.n_layers)
+    return Manifest(settings=_planned(model, sites, settings, threads), origin=origin, n_layers=model.atlas.n_layers)
 
 
-def _planned(model: Model, sites: Sequence[Site], asked: dict[str, Any]) -> Settings:
-    """The settings with what was left open: how large shards, batches and chunks are."""
+def origin_of(model: Model, documents: Documents, field: str) -> Origin:
+    """What the rows are of."""
+    return Origin(
+        **identity_of(model),
+        corpus=documents.name,
+        corpus_sha256=documents.whole_sha256(),
+        field=field,
+    )
+
+
+def identity_of(model: Model) -> dict[str, Any]:
+    """The fields of an origin that are of the model."""
+    key = request_key(model)
+    return {
+        "weights_sha256": str(key["weights"]),
+        "model_dtype": str(model.dtype).removeprefix("torch."),
+        "attention": str(key["attention"]),
+        "edits": tuple(name_of(edit) for edit in applied_edits(model)),
+    }
+
+
+def _planned(model: Model, sites: Sequence[Site], asked: dict[str, Any], threads: int) -> Settings:
+    """The settings with what was left open: how large shards and batches are."""
     elements = sum(site_elements(site, model.atlas, 1, 1, 1) for site in sites)
     row_bytes = elements * getattr(torch, asked["dtype"]).itemsize
     least, most = _SHARD_ROWS
     shard_rows = asked["shard_rows"] or min(most, max(least, 1 << int(math.log2(max(1, _SHARD_BYTES // row_bytes)))))
     batch_tokens = asked["batch_tokens"] or _batch_tokens(model, asked["window"], elements * model.dtype.itemsize)
-    chunk_tokens = max(batch_tokens, min(_BATCHES_OF_A_CHUNK * batch_tokens, _CHUNK_BYTES // row_bytes))
-    return Settings(**{**asked, "shard_rows": shard_rows, "batch_tokens": batch_tokens, "chunk_tokens": chunk_tokens})
+    sizes = {"shard_rows": shard_rows, "shard_tokens": _SHARD_TOKENS, "batch_tokens": batch_tokens}
+    return Settings(**{**asked, **sizes, "threads": asked["threads"] or threads})
 
 
 def _batch_tokens(model: Model, window: int, captured: int) -> int:

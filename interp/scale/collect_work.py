@@ -1,170 +1,178 @@
-"""The work of a collection: chunk after chunk through the model, rows into shards, until no shard is missing."""
+"""What a worker of a collection does: run a shard's windows through the model, write its files, say in a record how it went."""
 
-from dataclasses import asdict, replace
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from interp.corpora import Documents, tell_skipped
-from interp.errors import MemoryLimitError, UsageError
-from interp.models.cache import Step
+from interp.editing.stack import applied_edits, apply
+from interp.errors import ModelError, UsageError
+from interp.models.offload import is_dispatched
 from interp.results import Provenance
 from interp.runner.memory import is_out_of_memory
-from interp.runner.model import Model
-from interp.scale.collect_chunks import Chunk, ChunkRun, chunks
-from interp.scale.hardware import hardware_of
-from interp.scale.store_files import Place
-from interp.scale.store_manifest import MANIFEST, Cursor, Manifest, Record, Totals, read_records, write_manifest
-from interp.scale.store_rows import Rows
-from interp.scale.store_shards import ShardWriter
+from interp.runner.model import Model, load
+from interp.scale.collect_plan import identity_of
+from interp.scale.collect_rows import RowBuffers, ShardRows, Span
+from interp.scale.collect_shards import Shard
+from interp.scale.engine_processes import stopping
+from interp.scale.hardware import hardware_of, own_gpu
+from interp.scale.positions import PositionFilter
+from interp.scale.store_files import Place, place_of
+from interp.scale.store_manifest import Record
+from interp.scale.store_shards import ShardFiles
 
-WHAT = "collecting tokens"
+if TYPE_CHECKING:
+    from interp.editing.edit import Edit
+
+Ran = Callable[[int, int], None]
+"""Told after each batch: the number of the shard, and how many of its tokens are done."""
 
 
-class Collection:
-    """One call's work on a store."""
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """A shard to be computed, in batches of at most so many positions."""
+
+    shard: Shard
+    batch_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardReply:
+    """What came of it: the record of the shard, which is in place, or why memory did not suffice. And who computed it, on what."""
+
+    host: str
+    run: Provenance
+    hardware: str
+    record: Record | None = None
+    short_of_memory: str | None = None
+
+
+class Stopped(Exception):
+    """The work was stopped; nothing of the shard at hand is kept."""
+
+
+class ShardWork:
+    """Computes shards of the store at ``place`` with one model."""
 
     def __init__(
-        self, model: Model, documents: Documents, place: Place, manifest: Manifest, run: ChunkRun, progress: Step
+        self,
+        model: Model,
+        place: Place,
+        key: str,
+        sites: Sequence[str],
+        dtype: str,
+        kept: PositionFilter,
+        ran: Ran | None = None,
     ) -> None:
-        self._model, self._documents, self._place, self._run = model, documents, place, run
-        self._manifest, self._progress = manifest, progress
-        self._records = read_records(place, manifest)
-        self._told = False
+        self._model, self._place, self._key, self._kept = model, place, key, kept
+        self._sites = model.sites.sites(sites)
+        self._buffers = RowBuffers(getattr(torch, dtype))
+        self._ran = ran or _ignore
+        self._run, self._hardware = model.provenance(), hardware_of(model)
 
-    def finish(self) -> None:
-        """Fills every gap in the shards, up to the end of the corpus."""
-        while True:
-            gap = next(number for number in range(len(self._records) + 1) if number not in self._records)
-            done = self._manifest.complete
-            if done is not None and gap >= done.shards:
-                if not self._told:
-                    self._model.notify(f"{self._place.name} is finished; there was nothing to do")
-                return
-            if not self._told:
-                self._enlist()
-            self._fill(gap)
-
-    def take_back(self) -> None:
-        """Removes the manifest of a store that has no shard, so that a call that failed leaves nothing to go on with.
-
-        Not in a bucket, where it may be another writer's.
-        """
-        if not self._place.shared and not self._records and MANIFEST in self._place.names():
-            self._place.remove(MANIFEST)
-
-    def _enlist(self) -> None:
-        """Writes this run into the manifest, and says where it differs from the one before."""
-        self._told, own, hardware = True, self._model.provenance(), hardware_of(self._model)
-        if self._records:
-            kept = sum(record.rows for record in self._records.values())
-            self._model.notify(
-                f"going on behind {len(self._records):,} finished shards of {self._place.name} ({kept:,} rows)"
-            )
-        if self._manifest.runs:
-            before = self._manifest.hardware[-1] if self._manifest.hardware else hardware
-            apart = _other_machine(self._manifest.runs[-1], own)
-            if hardware != before:
-                apart = ", ".join(filter(None, [apart, f"the processor {hardware} (before: {before})"]))
-            if apart:
-                self._model.notify(f"going on with {apart}: numbers may differ in the last bits from an unbroken run")
-        hardwares = (*self._manifest.hardware, hardware)
-        self._note(replace(self._manifest, runs=(*self._manifest.runs, own), hardware=hardwares))
-
-    def _fill(self, gap: int) -> None:
-        """Writes shards from number ``gap`` on, until one that is there or the end."""
-        start = self._records[gap - 1].next if gap else Cursor()
-        held: list[Rows] = []
-        n_held, number, last = 0, gap, None
-        size = self._manifest.settings.shard_rows
-        with ShardWriter(self._place, self._manifest.key, self._keep) as writer:
-            for chunk in chunks(self._model, self._documents, self._manifest.settings, start):
-                last = chunk
-                skip = start.row if chunk.start.chunk == start.chunk else 0
-                rows = self._rows(chunk, skip)
-                row = skip
-                while n_held + len(rows) >= size:
-                    take = size - n_held
-                    behind = chunk.at(row + take)
-                    writer.put(number, Rows.joined([*held, rows.part(slice(0, take))]), behind)
-                    held, n_held, rows, row, number = [], 0, rows.part(slice(take, None)), row + take, number + 1
-                    if number in self._records:
-                        return
-                if len(rows):
-                    held.append(rows)
-                    n_held += len(rows)
-            end = start if last is None else last.at(self._run.n_rows(last))
-            if held:
-                writer.put(number, Rows.joined(held), end)
-                number += 1
-        self._complete(number, last, start)
-
-    def _rows(self, chunk: Chunk, skip: int) -> Rows:
-        """The chunk's rows, in smaller batches where memory runs out."""
-        done = chunk.start.tokens
-        share = chunk.windows[-1].document.share
-        limit = self._manifest.settings.max_tokens
-        total = round((done + chunk.n_tokens) / share) if share else None
-        if limit is not None:
-            total = limit if total is None else min(limit, total)
-
-        while True:
-            budget, at = self._manifest.batch_tokens(chunk.start.chunk), done
-
-            def ran(tokens: int) -> None:
-                nonlocal at
-                at += tokens
-                self._progress(WHAT, at, total)
-
-            try:
-                return self._run.rows(chunk, skip, budget, ran)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                cause = error.__class__.__name__
-            # Outside the handler, so that the tensors of the failed forward are let go of.
-            self._halve(chunk, budget, cause)
-
-    def _halve(self, chunk: Chunk, budget: int, cause: str) -> None:
-        longest = max(len(window.ids) for window in chunk.windows)
-        if budget < longest:  # then the longest has been alone in its batch
-            raise MemoryLimitError(
-                f"a forward of one text of up to {longest} tokens does not fit in memory ({cause}); use a shorter window, a smaller "
-                "model or dtype='bfloat16'"
-            )
+    def __call__(self, task: ShardTask) -> ShardReply:
+        try:
+            return self._reply(record=self._written(task))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            cause = error.__class__.__name__
+        # Outside the handler, so that the tensors of the failed forward are let go of.
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
-        smaller = (*self._manifest.smaller, (chunk.start.chunk, budget // 2))
-        self._note(replace(self._manifest, smaller=smaller))
-        self._model.notify(f"out of memory with {budget:,} tokens a batch; going on with {budget // 2:,}")
+        return self._reply(short_of_memory=cause)
 
-    def _keep(self, record: Record) -> None:
-        self._records[record.shard] = record
+    def _written(self, task: ShardTask) -> Record:
+        shard = task.shard
+        rows = ShardRows(self._model, self._sites, self._kept, shard, self._buffers)
+        told = shard.n_tokens - sum(len(part.ids) for part in shard.parts)
+        self._ran(shard.number, told)
+        with ShardFiles(self._place, self._key, shard.number) as files:
 
-    def _note(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-        write_manifest(self._place, manifest)
+            def batch_done(spans: Sequence[Span], tokens: int) -> None:
+                nonlocal told
+                told += tokens
+                files.put(self._buffers.tensors, [(span.start, span.stop) for span in spans])
+                self._ran(shard.number, told)
+                if stopping():
+                    raise Stopped
 
-    def _complete(self, shards: int, last: Chunk | None, start: Cursor) -> None:
-        if not shards:
-            raise UsageError(
-                f"there is no text in {self._documents.name}; give a corpus with at least one"
-                if last is None
-                else f"positions {self._manifest.settings.positions!r} keep no token of {self._documents.name}; choose others"
-            )
-        texts, tokens = (
-            (start.texts, start.tokens)
-            if last is None
-            else (last.start.texts + last.n_texts, last.start.tokens + last.n_tokens)
+            rows.run(task.batch_tokens, batch_done)
+            return files.finish(self._buffers.tensors, rows.columns, shard.start, shard.next)
+
+    def _reply(self, **found: Any) -> ShardReply:
+        return ShardReply(host=platform.node(), run=self._run, hardware=self._hardware, **found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardWorkers:
+    """Makes a worker in another process: loads the model anew, with its edits, and holds it against the one that was asked for."""
+
+    name: str
+    revision: str | None
+    device: str
+    dtype: str
+    edits: "tuple[Edit, ...]"
+    identity: dict[str, Any]
+    place: str
+    key: str
+    sites: tuple[str, ...]
+    rows_dtype: str
+    kept: PositionFilter
+
+    def __call__(self, number: int) -> ShardWork:
+        """The worker with this number on its machine."""
+        device = own_gpu(self.device, number)
+        model = load(self.name, device=device, dtype=self.dtype, revision=self.revision)
+        for edit in self.edits:
+            apply(model, edit)
+        found = identity_of(model)
+        for name, value in self.identity.items():
+            if found[name] != value:
+                raise ModelError(
+                    f"the model of the worker on {platform.node()} has {name} {found[name]}, the one asked for {value}; put the same "
+                    "files in place there"
+                )
+        return ShardWork(model, place_of(self.place), self.key, self.sites, self.rows_dtype, self.kept)
+
+
+def check_spread(model: Model) -> None:
+    """Raises UsageError for a model that other processes cannot load."""
+    if model.source is None:
+        raise UsageError(
+            "this model was made in memory, so other processes cannot load it; save it with model.hf.save_pretrained(folder) and load that "
+            "folder, or leave out workers and engine"
         )
-        tell_skipped(self._model, self._documents)
-        rows = sum(self._records[shard].rows for shard in range(shards))
-        self._note(replace(self._manifest, complete=Totals(shards=shards, rows=rows, texts=texts, tokens=tokens)))
+    if is_dispatched(model.hf):
+        raise UsageError(
+            "a model with a device map runs in this process alone; leave out workers and engine, or load it on one device"
+        )
 
 
-def _other_machine(before: Provenance, now: Provenance) -> str:
-    """What of a run's surroundings is not as before, in words; empty where all is."""
-    old, new = asdict(before), asdict(now)
-    apart = [f"{name} {new[name]} (before: {old[name]})" for name in ("device", "threads") if old[name] != new[name]]
-    libraries = ("torch", "transformers")
-    versions = [(name, before.versions.get(name), now.versions.get(name)) for name in libraries]
-    return ", ".join([*apart, *(f"{name} {new} (before: {old})" for name, old, new in versions if old != new)])
+def workers_of(
+    model: Model, place: Place, key: str, sites: tuple[str, ...], dtype: str, kept: PositionFilter
+) -> ShardWorkers:
+    """How other processes make a worker for this model."""
+    source = model.source
+    assert source is not None, "check_spread saw to it"
+    here = Path(source.name).exists()  # a file or a folder; processes may begin elsewhere
+    return ShardWorkers(
+        name=str(Path(source.name).absolute()) if here else source.name,
+        revision=None if here else source.revision,
+        device=model.device.type,
+        dtype=str(model.dtype).removeprefix("torch."),
+        edits=applied_edits(model),
+        identity=identity_of(model),
+        place=place.name if place.shared else str(Path(place.name).absolute()),
+        key=key,
+        sites=sites,
+        rows_dtype=dtype,
+        kept=kept,
+    )
+
+
+def _ignore(shard: int, tokens: int) -> None:
+    """Where no one counts."""

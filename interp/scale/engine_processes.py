@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -80,12 +81,26 @@ _WORKER = _Worker()
 def _start(make: Make, threads: int, stop: Any, counter: Any) -> None:
     """Runs first in each worker. Interrupts are left to the process that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for name in _THREADS:
         os.environ[name] = str(threads)
     with counter.get_lock():
         _WORKER.number = counter.value
         counter.value += 1
     _WORKER.make, _WORKER.threads, _WORKER.stop = make, threads, stop
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, also by SIGKILL: no one would ask it for anything."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def stopping() -> bool:
+    """Whether the work was stopped, in a worker process. Work that takes long asks this now and then, and gives up."""
+    return _WORKER.stop is not None and _WORKER.stop.is_set()
 
 
 def _work(unit: Any) -> Any:

@@ -11,6 +11,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InterpError, UsageError
@@ -63,7 +64,7 @@ class OnRay(Engine):
             self._connect()
         crew = _Crew(self._ray, make, self._resources(), self.threads, self.tell)
         try:
-            yield from crew.run(self.workers, deque(units))
+            yield from crew.run(self.workers, units)
         finally:
             crew.dismiss()
             if ours:
@@ -143,10 +144,12 @@ class _Crew:
         )
         self._at: dict[ObjectRef, tuple[Any, list[Any]]] = {}  # what is awaited: its actor, and its unit if it has one
         self._idle: list[Any] = []
-        self._tries: Counter[int] = Counter()  # by the id of the unit
+        self._tries: Counter[int] = Counter()  # by the id of a unit that is not done
+        self._waiting: deque[Any] = deque()
+        self._rest: Iterator[Any] = iter(())
 
-    def run(self, workers: int, units: deque[Any]) -> Iterator[tuple[Any, Any]]:
-        """Yields units with their replies until there is none left."""
+    def run(self, workers: int, units: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Yields units with their replies until there is none left. A unit is made when an actor is free for it."""
         from ray.exceptions import (
             NodeDiedError,
             OutOfMemoryError,
@@ -156,9 +159,11 @@ class _Crew:
             WorkerCrashedError,
         )
 
-        self._hire(min(workers, len(units)))
+        self._rest = iter(units)
+        self._waiting.extend(islice(self._rest, workers))
+        self._hire(len(self._waiting))
         alive_at, stillborn, patience = time.monotonic(), 0, _PATIENCE_SECONDS
-        while units or any(held for _, held in self._at.values()):
+        while self._waiting or any(held for _, held in self._at.values()):
             done, _ = self._ray.wait(list(self._at), num_returns=1, timeout=5.0)
             if not done and not self._any_alive() and time.monotonic() - alive_at > patience:
                 self._tell(f"the Ray cluster had no room for a worker in {patience:,.0f} seconds; waiting until it has")
@@ -174,7 +179,7 @@ class _Crew:
                     if stillborn > _TRIES * workers:
                         raise InterpError(f"workers cannot start on the Ray cluster: {_first_line(error)}") from error
                     self._hire(1)
-                    yield from self._again_or_lost(held, units)
+                    yield from self._again_or_lost(held)
                 except RayTaskError as error:
                     raise error.cause from error
                 except RayError as error:
@@ -182,17 +187,20 @@ class _Crew:
                 else:
                     stillborn = 0
                     self._idle.append(actor)
-                    self._give(units)  # before the reply is looked at
-                    yield from ((unit, reply) for unit in held)
-                self._give(units)
+                    self._give()  # before the reply is looked at
+                    for unit in held:
+                        self._tries.pop(id(unit), None)
+                        yield unit, reply
+                self._give()
 
-    def _again_or_lost(self, held: list[Any], units: deque[Any]) -> Iterator[tuple[Any, Lost]]:
+    def _again_or_lost(self, held: list[Any]) -> Iterator[tuple[Any, Lost]]:
         """Puts back the unit of a worker that died, or yields it as lost."""
         for unit in held:
             self._tries[id(unit)] += 1
             if self._tries[id(unit)] < _TRIES:
-                units.appendleft(unit)
+                self._waiting.appendleft(unit)
             else:
+                del self._tries[id(unit)]
                 yield unit, Lost(f"the worker died each of the {_TRIES} times that it was tried")
 
     def dismiss(self) -> None:
@@ -205,9 +213,12 @@ class _Crew:
             actor = self._kind.remote(self._make, self._threads)
             self._at[actor.ready.remote()] = (actor, [])
 
-    def _give(self, units: deque[Any]) -> None:
-        while units and self._idle:
-            actor, unit = self._idle.pop(), units.popleft()
+    def _give(self) -> None:
+        while self._idle:
+            self._waiting.extend(islice(self._rest, 0 if self._waiting else 1))
+            if not self._waiting:
+                return
+            actor, unit = self._idle.pop(), self._waiting.popleft()
             self._at[actor.do.remote(unit)] = (actor, [unit])
 
     def _any_alive(self) -> bool:

@@ -1,4 +1,4 @@
-"""The processor that numbers were computed on."""
+"""The processor that numbers are computed on."""
 
 import platform
 
@@ -12,3 +12,11 @@ def hardware_of(model: Model) -> str:
     if model.device.type == "cuda":
         return torch.cuda.get_device_name(model.device)
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def own_gpu(device: str, number: int) -> str:
+    """The device of the worker with this number: workers on one machine take its GPUs in turn."""
+    if device not in ("auto", "cuda"):
+        return device
+    count = torch.cuda.device_count()
+    return f"cuda:{number % count}" if count else device

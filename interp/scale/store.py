@@ -240,7 +240,7 @@ def open_store(folder: str | os.PathLike[str], *, check: bool = True) -> Activat
     records, found = read_records(place, manifest), []
     while len(found) in records:
         record = records[len(found)]
-        if record.rows > manifest.settings.shard_rows:
+        if record.rows > max(manifest.settings.shard_rows, manifest.settings.window):
             raise damaged(place, record_name(record.shard), f"it says {record.rows:,} rows, more than a shard has")
         found.append(record)
     return ActivationStore(place, manifest, found, check=check)

@@ -1,17 +1,71 @@
 """Where a store's files lie: a folder, or a bucket through fsspec. A file is there whole or not at all."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import TypeAlias
 
 from filelock import FileLock, Timeout
 
 from interp.editing.new_folder import sync_folder
 from interp.errors import ModelError, UsageError
-from interp.files import write_bytes
+from interp.files import replacing, write_bytes
 
 _LOCK = ".lock"
+
+
+class Dropped(Exception):
+    """A file is not to be put in place."""
+
+
+class Arriving:
+    """A file that is written piece by piece, in a thread of its own, while more of it is computed. Used as a context manager.
+
+    It is synced as it comes, so that at the end little is left to wait for. When the block ends it is put in place; by an exception it is
+    dropped. What is wrong with the disk is raised then, as UsageError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._replacing = path, replacing(path)
+        self._waiting: list[Future[None]] = []
+
+    def put(self, pieces: "Sequence[tuple[int, memoryview]]") -> None:
+        """Hands over bytes with their offsets; they must stay as they are until the block ends."""
+        self._waiting.append(self._pool.submit(self._write, pieces))
+
+    def __enter__(self) -> "Arriving":
+        self._file = open(self._replacing.__enter__(), "wb", buffering=0)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="shard")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        fault = error
+        self._pool.shutdown(wait=True, cancel_futures=fault is not None)
+        self._file.close()
+        if fault is not None:
+            # Not the error itself: one of the system that the caller met is none of this file.
+            with suppress(Dropped):
+                self._replacing.__exit__(Dropped, Dropped(), None)
+            return
+        faults = [found for future in self._waiting if (found := future.exception()) is not None]
+        if not faults:
+            self._replacing.__exit__(None, None, None)
+            sync_folder(self._path.parent)
+        elif not self._replacing.__exit__(type(faults[0]), faults[0], faults[0].__traceback__):
+            raise faults[0]
+
+    def _write(self, pieces: "Sequence[tuple[int, memoryview]]") -> None:
+        file = self._file.fileno()
+        for offset, data in pieces:
+            done = 0
+            while done < len(data):
+                done += os.pwrite(file, data[done:], offset + done)
+        getattr(os, "fdatasync", os.fsync)(file)
 
 
 class Folder:
@@ -38,6 +92,10 @@ class Folder:
         write_bytes(self._path / name, data)
         sync_folder(self._path)
 
+    def arriving(self, name: str) -> Arriving:
+        """A file to be written piece by piece."""
+        return Arriving(self._path / name)
+
     def remove(self, name: str) -> None:
         """Takes a file away."""
         (self._path / name).unlink(missing_ok=True)
@@ -62,11 +120,15 @@ class Folder:
         except OSError as error:
             raise UsageError(f"cannot write in {self._path}: {error.strerror}; choose another folder") from error
         try:
-            for part in self._path.glob(".interp-*.part"):
-                part.unlink(missing_ok=True)
+            self._remove_unfinished()
             yield
         finally:
+            self._remove_unfinished()  # of workers that died
             lock.release()
+
+    def _remove_unfinished(self) -> None:
+        for part in self._path.glob(".interp-*.part"):
+            part.unlink(missing_ok=True)
 
 
 class Bucket:

@@ -19,7 +19,7 @@ from interp.results import Provenance
 from interp.scale.store_files import Place
 
 MANIFEST = "store.json"
-VERSION = 1
+VERSION = 2
 _SEAL = "sha256"
 _HEAD = ("format", "version")
 
@@ -29,8 +29,8 @@ class Settings:
     """How a store is made.
 
     ``positions`` are the words of the position filter, ``dtype`` that of the rows, ``window`` the longest run of tokens, ``max_tokens``
-    where the corpus was cut. ``batch_tokens`` bounds the positions of a forward, padding included, and ``chunk_tokens`` those that are
-    sorted by length together.
+    where the corpus was cut. A shard is of whole windows: of as many as keep ``shard_rows`` rows and have ``shard_tokens`` tokens at most.
+    ``batch_tokens`` bounds the positions of a forward, padding included, and ``threads`` are those that a worker computes with.
     """
 
     sites: tuple[str, ...]
@@ -40,8 +40,9 @@ class Settings:
     window: int
     max_tokens: int | None
     shard_rows: int
+    shard_tokens: int
     batch_tokens: int
-    chunk_tokens: int
+    threads: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +70,14 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """``smaller`` lists (chunk, batch_tokens): from that chunk on memory allowed no larger batches. ``runs`` are those that wrote to it,
-    each on its ``hardware``.
+    """``smaller`` lists (first shard, last shard or None, batch_tokens): there memory allowed no larger batches. ``runs`` are those that
+    wrote to it, each on its ``hardware``.
     """
 
     settings: Settings
     origin: Origin
     n_layers: int
-    smaller: tuple[tuple[int, int], ...] = ()
+    smaller: tuple[tuple[int, int | None, int], ...] = ()
     runs: tuple[Provenance, ...] = ()
     hardware: tuple[str, ...] = ()
     complete: Totals | None = None
@@ -86,33 +87,31 @@ class Manifest:
         """A name for the store's content, which stands in each of its shards."""
         return hash_of({"settings": asdict(self.settings), "origin": asdict(self.origin)})
 
-    def batch_tokens(self, chunk: int) -> int:
-        """Positions of a batch in this chunk."""
-        return min((tokens for first, tokens in self.smaller if first <= chunk), default=self.settings.batch_tokens)
+    def batch_tokens(self, shard: int) -> int:
+        """Positions of a batch in this shard."""
+        there = (tokens for first, last, tokens in self.smaller if first <= shard and (last is None or shard <= last))
+        return min(there, default=self.settings.batch_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """A place in the corpus: row ``row`` of chunk ``chunk``, which begins with window ``window`` of document ``document``.
+    """A place in the corpus: window ``window`` of document ``document``, by default the beginning.
 
-    ``texts`` and ``tokens`` count those before the chunk; ``before`` is the digest of all texts before the document, None for a file.
-    ``read`` is the last document that was read for the chunk, ``through`` the digest of all texts up to and with it.
+    ``texts`` and ``tokens`` count those before it. ``read`` is the last document that was read to find it, ``through`` the digest of all
+    texts up to and with that one, None for a file.
     """
 
-    chunk: int = 0
-    row: int = 0
     document: int = 0
     window: int = 0
     texts: int = 0
     tokens: int = 0
-    before: str | None = None
     read: int = 0
     through: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A finished shard: its rows, the documents they are of, the digests of its two files, and where the next shard goes on.
+    """A finished shard: its rows, the documents they are of, the digests of its two files, where it begins and where the next one does.
 
     ``store`` is the key of the manifest that it belongs to. ``tag`` stands in the names of its files in a bucket, where several writers
     may be at work: the beginning of the digest of its activations.
@@ -125,6 +124,7 @@ class Record:
     bytes: int
     tensors_sha256: str
     index_sha256: str
+    start: Cursor
     next: Cursor
     store: str = ""
     tag: str = ""
@@ -132,16 +132,21 @@ class Record:
     @property
     def tensors(self) -> str:
         """The file of its activations."""
-        return f"shard-{self._name}.safetensors"
+        return tensors_name(self.shard, self.tag)
 
     @property
     def index(self) -> str:
         """The file that says whose they are."""
-        return f"index-{self._name}.parquet"
+        return f"index-{_numbered(self.shard, self.tag)}.parquet"
 
-    @property
-    def _name(self) -> str:
-        return f"{self.shard:06d}-{self.tag}" if self.tag else f"{self.shard:06d}"
+
+def tensors_name(shard: int, tag: str = "") -> str:
+    """The file of a shard's activations."""
+    return f"shard-{_numbered(shard, tag)}.safetensors"
+
+
+def _numbered(shard: int, tag: str) -> str:
+    return f"{shard:06d}-{tag}" if tag else f"{shard:06d}"
 
 
 def record_name(shard: int) -> str:

@@ -3,84 +3,90 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from interp.errors import NumericsError, UsageError, brief
-from interp.scale.store_files import Place
-from interp.scale.store_manifest import Cursor, Record, damaged, read_manifest, write_record
-from interp.scale.store_rows import Rows
+from interp.scale.store_files import Bucket, Dropped, Place
+from interp.scale.store_layout import Layout, layout_of, pieces_of, sha256_of, whole_file
+from interp.scale.store_manifest import Cursor, Record, damaged, read_manifest, tensors_name, write_record
 
 HEADER = "interp_store"
 
 
-class ShardWriter:
-    """Writes shards in a thread of its own, one at a time, while the next rows are computed. Used as a context manager.
+class ShardFiles:
+    """The files of one shard on their way into a store: the activations as they come, then the index, and the record last.
 
-    ``written`` is called with each record, in that thread. When the block ends, also by an exception, the shard at work is finished first.
+    Used as a context manager around the work; where that ends without ``finish`` nothing is put in place. In a bucket, where a file is
+    one object, all is written at the end.
     """
 
-    def __init__(self, place: Place, key: str, written: Callable[[Record], None]) -> None:
-        self._place, self._key, self._written = place, key, written
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="shard")
-        self._last: Future[None] | None = None
+    def __init__(self, place: Place, key: str, number: int) -> None:
+        self._place, self._key, self._number = place, key, number
+        self._header = {HEADER: json.dumps({"shard": number, "store": key}, sort_keys=True)}
+        self._layout: Layout | None = None
+        self._arriving = None if isinstance(place, Bucket) else place.arriving(tensors_name(number))
+        self._ended = False
 
-    def put(self, shard: int, rows: Rows, behind: Cursor) -> None:
-        """Hands over a shard; waits for the one before. Raises what that one raised."""
-        self.wait()
-        self._last = self._pool.submit(self._write, shard, rows, behind)
-
-    def wait(self) -> None:
-        """Waits for the shard at work and raises what it raised."""
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
-
-    def __enter__(self) -> "ShardWriter":
+    def __enter__(self) -> "ShardFiles":
+        if self._arriving is not None:
+            self._arriving.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self.wait()
-        finally:
-            self._pool.shutdown(wait=True)
+        if self._arriving is not None and not self._ended:
+            fault = error or Dropped()
+            self._arriving.__exit__(type(fault), fault, trace)
 
-    def _write(self, shard: int, rows: Rows, behind: Cursor) -> None:
-        from safetensors.torch import save
+    def put(self, tensors: Mapping[str, Tensor], rows: Iterable[tuple[int, int]]) -> None:
+        """Rows (start, stop) that are there; ``tensors`` hold all rows of the shard and are not changed there any more."""
+        if self._arriving is None:
+            return
+        first = [] if self._layout is not None else [(0, memoryview(self._laid(tensors).header))]
+        self._arriving.put([*first, *pieces_of(tensors, self._laid(tensors), rows)])
 
-        _check_finite(rows)
-        header = {HEADER: json.dumps({"shard": shard, "store": self._key}, sort_keys=True)}
-        tensors = save({site: tensor.contiguous() for site, tensor in rows.activations.items()}, header)
-        index = _index_bytes(shard, rows)
+    def finish(
+        self, tensors: Mapping[str, Tensor], columns: Mapping[str, Tensor], start: Cursor, behind: Cursor
+    ) -> Record:
+        """Puts the shard in place, once every row is there. Raises NumericsError for a row that is NaN or infinite."""
+        layout, shared = self._laid(tensors), self._place.shared
+        _check_finite(tensors, columns)
+        digest, index = sha256_of(tensors, layout), _index_bytes(self._number, columns)
         record = Record(
-            shard=shard,
-            rows=len(rows),
-            first_document=int(rows.documents[0]),
-            last_document=int(rows.documents[-1]),
-            bytes=len(tensors) + len(index),
-            tensors_sha256=hashlib.sha256(tensors).hexdigest(),
+            shard=self._number,
+            rows=len(columns["token"]),
+            first_document=int(columns["document"][0]),
+            last_document=int(columns["document"][-1]),
+            bytes=len(layout.header) + sum(tensor.nbytes for tensor in tensors.values()) + len(index),
+            tensors_sha256=digest,
             index_sha256=hashlib.sha256(index).hexdigest(),
+            start=start,
             next=behind,
             store=self._key,
-            tag=hashlib.sha256(tensors).hexdigest()[:12] if self._place.shared else "",
+            tag=digest[:12] if shared else "",
         )
-        self._place.write(record.tensors, tensors)
         self._place.write(record.index, index)
-        if self._place.shared:
-            self._check_ours()
+        self._ended = True
+        if self._arriving is None:
+            self._place.write(record.tensors, whole_file(tensors, layout))
+        else:
+            self._arriving.__exit__(None, None, None)
+        self._check_ours()
         write_record(self._place, record)
-        self._written(record)
+        return record
+
+    def _laid(self, tensors: Mapping[str, Tensor]) -> Layout:
+        if self._layout is None:
+            self._layout = layout_of(tensors, self._header)
+        return self._layout
 
     def _check_ours(self) -> None:
-        """Raises UsageError where another collection has begun in the same bucket."""
+        """Raises UsageError where another collection has begun in the same place."""
         manifest = read_manifest(self._place)
         if manifest is None or manifest.key != self._key:
             raise UsageError(
@@ -153,32 +159,34 @@ def check_tensors(place: Place, record: Record) -> None:
         raise damaged(place, record.tensors)
 
 
-def _index_bytes(shard: int, rows: Rows) -> bytes:
-    """Whose token each row is, as Parquet: the columns of ``Rows``, the shard and the row in it."""
+def _index_bytes(shard: int, columns: Mapping[str, Tensor]) -> bytes:
+    """Whose token each row is, as Parquet: the columns, the shard and the row in it."""
     import pyarrow
     from pyarrow import parquet
 
-    columns: dict[str, Any] = {
-        "document": pyarrow.array(rows.documents.numpy(), pyarrow.int64()),
-        "window": pyarrow.array(rows.windows.numpy(), pyarrow.int64()).cast(pyarrow.int32()),
-        "position": pyarrow.array(rows.positions.numpy(), pyarrow.int64()).cast(pyarrow.int32()),
-        "token": pyarrow.array(rows.tokens.numpy(), pyarrow.int64()).cast(pyarrow.int32()),
-        "shard": pyarrow.array([shard] * len(rows), pyarrow.int32()),
-        "row": pyarrow.array(range(len(rows)), pyarrow.int32()),
-    }
+    n_rows = len(columns["token"])
+    whole = {**columns, "shard": torch.full((n_rows,), shard), "row": torch.arange(n_rows)}
+    table = pyarrow.table(
+        {
+            name: pyarrow.array(column.numpy()).cast(pyarrow.int64() if name == "document" else pyarrow.int32())
+            for name, column in whole.items()
+        }
+    )
     file = io.BytesIO()
-    parquet.write_table(pyarrow.table(columns), file, compression="zstd")
+    parquet.write_table(table, file, compression="zstd")
     return file.getvalue()
 
 
-def _check_finite(rows: Rows) -> None:
+def _check_finite(tensors: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> None:
     """Raises NumericsError that names the first token whose activation is NaN or infinite."""
-    for site, tensor in rows.activations.items():
-        if bool(torch.isfinite(tensor).all()):
+    for site, tensor in tensors.items():
+        least, most = tensor.aminmax()  # NaN where one is
+        if bool(torch.isfinite(least)) and bool(torch.isfinite(most)):
             continue
         bad = int((~torch.isfinite(tensor)).flatten(1).any(dim=1).nonzero()[0, 0])
+        position, document = int(columns["position"][bad]), int(columns["document"][bad])
         kind = str(tensor.dtype).removeprefix("torch.")
         todo = "too large for it? store bfloat16 or float32" if kind == "float16" else "check the weights"
         raise NumericsError(
-            f"{site} at position {int(rows.positions[bad])} of document {int(rows.documents[bad])} is NaN or infinite in {kind}; {todo}"
+            f"{site} at position {position} of document {document} is NaN or infinite in {kind}; {todo}"
         )

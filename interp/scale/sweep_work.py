@@ -102,13 +102,13 @@ class _Worker:
         if self._run is not None and spec == self._spec:
             return self._run
         from interp.runner.model import load
-        from interp.scale.hardware import hardware_of
+        from interp.scale.hardware import hardware_of, own_gpu
 
         self._run = None  # before the next is loaded, so that two are never held
         gc.collect()
         model = load(
             spec.name,
-            device=_own_gpu(spec.device, self._number) if spec.device_map is None else "auto",
+            device=own_gpu(spec.device, self._number) if spec.device_map is None else "auto",
             dtype=spec.dtype,
             revision=spec.revision,
             offline=spec.offline,
@@ -131,13 +131,3 @@ def reason_of(fault: BaseException) -> str:
     """An error as one line: its message, with its class where it is none of our own."""
     message = " ".join(str(fault).split())[:_LONGEST_REASON]
     return message if isinstance(fault, InterpError) and message else f"{type(fault).__name__}: {message}"
-
-
-def _own_gpu(device: str, number: int) -> str:
-    """The device of the worker with this number: workers on one machine take its GPUs in turn."""
-    if device not in ("auto", "cuda"):
-        return device
-    import torch
-
-    count = torch.cuda.device_count()
-    return f"cuda:{number % count}" if count else device

@@ -49,12 +49,14 @@ def test_every_option_reaches_the_store(interp, corpus, tmp_path: Path) -> None:
     folder = tmp_path / "store"
     options = ["--positions", "1::2", "--store-dtype", "bfloat16", "--field", "body", "--window", "32"]
     options += ["--max-tokens", "300", "--shard-rows", "50", "--batch-tokens", "64", "--json"]
+    options += ["--threads", "1", "--workers", "1"]
     ended = interp("collect", "-c", str(records), "-s", "resid_post@1", "-o", str(folder), *options)
     assert ended.code == 0
     found, settings = json.loads(ended.stdout), open_store(folder).manifest.settings
     assert (found["command"], found["complete"], found["tokens"], found["dtype"]) == ("collect", True, 300, "bfloat16")
     assert found["rows"] == open_store(folder).n_rows
     assert (settings.positions, settings.window, settings.shard_rows, settings.batch_tokens) == ("1::2", 32, 50, 64)
+    assert settings.threads == 1
 
 
 def test_an_interrupt_keeps_finished_shards_and_says_how_to_go_on(

@@ -1,7 +1,9 @@
 """What a store holds: the numbers of plain forwards, under the token that they are of, however the work was cut."""
 
+import hashlib
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -26,10 +28,21 @@ TEXTS = small_corpus.texts()
 N_TOKENS = sum(map(len, TEXTS))
 
 
+def packed(windows: list[int], room: int) -> Iterator[int]:
+    """The rows of each shard, where each takes as many whole windows as fit."""
+    held = 0
+    for rows in windows:
+        if held and held + rows > room:
+            yield held
+            held = 0
+        held += rows
+    yield held
+
+
 def test_every_row_is_the_plain_forward_of_its_window(small, tmp_path) -> None:
     store = collect(small, TEXTS, ["resid_post@1", "attn.z@0,2"], tmp_path / "s", shard_rows=256, batch_tokens=200)
     assert store.sites == ("blocks.0.attn.hook_z", "blocks.1.hook_resid_post", "blocks.2.attn.hook_z")
-    assert (store.n_rows, store.n_shards) == (N_TOKENS, -(-N_TOKENS // 256))
+    assert store.n_rows == N_TOKENS
     index = store.index()
     expected = [
         (document, window, position, token)
@@ -37,12 +50,13 @@ def test_every_row_is_the_plain_forward_of_its_window(small, tmp_path) -> None:
         for position, token in enumerate(ids)
     ]
     assert list(index[["document", "window", "position", "token"]].itertuples(index=False, name=None)) == expected
-    assert index["shard"].tolist() == [row // 256 for row in range(N_TOKENS)]
-    assert index["row"].tolist() == [row % 256 for row in range(N_TOKENS)]
+    shards = list(packed([len(ids) for _, _, ids in small_corpus.cut(TEXTS, 64)], 256))
+    assert [record.rows for record in store._records] == shards
+    assert index["shard"].tolist() == [shard for shard, rows in enumerate(shards) for _ in range(rows)]
+    assert index["row"].tolist() == [row for rows in shards for row in range(rows)]
     plain = torch.cat([small_corpus.streams(small.hf, ids, 1) for _, _, ids in small_corpus.cut(TEXTS, 64)])
     torch.testing.assert_close(store.rows()["resid_post@1"], plain, atol=1e-4, rtol=1e-4)
     assert store.rows(0, 5)["attn.z@2"].shape == (5, 4, 8)
-    assert [record.rows for record in store._records[:-1]] == [256] * (store.n_shards - 1)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "opt"])
@@ -124,11 +138,32 @@ def test_the_last_text_is_cut_at_max_tokens(small, tmp_path) -> None:
 
 def test_a_shard_is_a_plain_safetensors_file_and_the_same_call_gives_the_same_bytes(small, tmp_path) -> None:
     for name in ("a", "b"):
-        collect(small, TEXTS, ["resid_post@1", "mlp.post@0"], tmp_path / name, shard_rows=500)
+        collect(small, TEXTS, ["resid_post@1", "mlp.post@0", "ln1.scale@2"], tmp_path / name, shard_rows=500)
     assert small_corpus.files(tmp_path / "a") == small_corpus.files(tmp_path / "b")
+    rows = open_store(tmp_path / "a")._records[1].rows
     with safe_open(tmp_path / "a" / "shard-000001.safetensors", "pt") as file:
-        assert file.get_slice("blocks.1.hook_resid_post").get_shape() == [500, 32]
+        assert file.get_slice("blocks.1.hook_resid_post").get_shape() == [rows, 32]
         assert json.loads(file.metadata()["interp_store"])["shard"] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_bytes_are_those_that_the_library_writes(dtype: torch.dtype) -> None:
+    from safetensors.torch import save
+
+    from interp.scale.store_layout import layout_of, pieces_of, sha256_of, whole_file
+
+    tensors = {"blocks.10.b": torch.randn(5, 3), "blocks.2.a": torch.randn(5, 1), "äußerst": torch.randn(5, 2, 2)}
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    layout = layout_of(tensors, {"interp_store": '{"shard": 1}'})
+    expected = save(tensors, {"interp_store": '{"shard": 1}'})
+    assert whole_file(tensors, layout) == expected
+    assert sha256_of(tensors, layout) == hashlib.sha256(expected).hexdigest()
+    found = bytearray(len(expected))
+    found[: len(layout.header)] = layout.header
+    for start, stop in ((2, 5), (0, 1), (1, 2)):
+        for offset, data in pieces_of(tensors, layout, [(start, stop)]):
+            found[offset : offset + len(data)] = data
+    assert bytes(found) == expected
 
 
 def test_a_finished_store_is_given_back_without_any_run(small, told, tmp_path, monkeypatch) -> None:
@@ -171,7 +206,7 @@ def test_another_request_is_refused_with_what_differs(small, tmp_path, change: d
 
 
 def test_memory_that_runs_out_halves_the_batch_says_so_and_is_written_down(small, told, tmp_path, monkeypatch) -> None:
-    """From the second chunk on a forward of more than 100 positions fails; a second store with the same numbers is the same."""
+    """From the second shard on a forward of more than 100 positions fails; a second store with the same numbers is the same."""
     run, asked = Model.run, []
 
     def tight(self, prompts, *arguments, **options):
@@ -180,15 +215,16 @@ def test_memory_that_runs_out_halves_the_batch_says_so_and_is_written_down(small
         manifest = read_manifest(Folder(tmp_path / "s"))
         assert manifest is not None
         assert bool(manifest.smaller) == bool(told)  # it is on the disk before anything is run again
-        if len(asked) > 20 and positions > 100:
+        if len(asked) > 17 and positions > 100:
             raise torch.OutOfMemoryError("no more")
         return run(self, prompts, *arguments, **options)
 
     monkeypatch.setattr(Model, "run", tight)
     store = collect(small, TEXTS, "resid_post@1", tmp_path / "s", shard_rows=900, batch_tokens=128, window=32)
     assert told == ["out of memory with 128 tokens a batch; going on with 64"]
-    ((chunk, tokens),) = store.manifest.smaller
-    assert tokens == 64
+    (shard, same, tokens), (later, none, less) = store.manifest.smaller
+    assert (same, later, none, tokens, less) == (shard, shard + 1, None, 64, 64)
+    assert shard > 0
     assert asked[-1] <= 64
     plain = torch.cat([small_corpus.streams(small.hf, ids, 1) for _, _, ids in small_corpus.cut(TEXTS, 32)])
     torch.testing.assert_close(store.rows()["resid_post@1"], plain, atol=1e-4, rtol=1e-4)
@@ -197,7 +233,6 @@ def test_memory_that_runs_out_halves_the_batch_says_so_and_is_written_down(small
     before = small_corpus.files(tmp_path / "s")
     for shard in range(store.n_shards):
         (tmp_path / "s" / f"shard-{shard:06d}.json").unlink()
-    assert chunk >= 0
     collect(small, TEXTS, "resid_post@1", tmp_path / "s", shard_rows=900, batch_tokens=128, window=32)
     assert small_corpus.files(tmp_path / "s") == before
 
@@ -234,6 +269,11 @@ def test_a_window_that_does_not_fit_alone_is_a_memory_error(small, tmp_path, mon
         ({"corpus": "nowhere.txt"}, "there is no corpus file nowhere.txt"),
         ({"corpus": b"Ann"}, "a corpus is a path, 'hf:NAME' or a list of texts, got bytes"),
         ({"corpus": ["Ann"]}, "this model has no tokenizer"),
+        ({"threads": 0}, "threads is 0; give 1 or more"),
+        ({"workers": 0}, "workers is 0; give 1 or more"),
+        ({"workers": 2}, "this model was made in memory, so other processes cannot load it; save it with"),
+        ({"engine": "dask"}, "unknown engine 'dask'; valid: embedded, ray"),
+        ({"address": "auto"}, "the address auto is of a Ray cluster; add --engine ray"),
     ],
 )
 def test_what_is_wrong_is_told_and_nothing_stays(small, tmp_path, change: dict, message: str) -> None:
@@ -271,7 +311,7 @@ def test_a_dataset_is_known_by_what_was_read_of_it(small, tmp_path, monkeypatch)
     (tmp_path / "s" / "shard-000002.json").unlink()
     changed.append(0)
     with pytest.raises(
-        UsageError, match=r"the texts of hf:some/set before number \d+ are not those that the store was begun"
+        UsageError, match=r"the texts of hf:some/set up to number \d+ are not those that the store was begun"
     ):
         collect(model, "hf:some/set", folder=tmp_path / "s", **settings)
     changed.clear()
@@ -279,8 +319,8 @@ def test_a_dataset_is_known_by_what_was_read_of_it(small, tmp_path, monkeypatch)
     assert small_corpus.files(tmp_path / "s") == before
 
 
-def test_a_dataset_that_changed_inside_a_chunk_or_ends_early_is_refused(tmp_path, monkeypatch) -> None:
-    """The chunk began with a text that is the same; texts behind it that were read are not, or are gone."""
+def test_a_dataset_that_changed_inside_a_shard_or_ends_early_is_refused(tmp_path, monkeypatch) -> None:
+    """The text at which the work goes on is the same; texts before it that were read are not, or are gone."""
     model = word_model.build()
     lines = [" ".join(word_model.WORDS[index] for index in text) for text in TEXTS]
     given = list(lines)
@@ -292,8 +332,6 @@ def test_a_dataset_that_changed_inside_a_chunk_or_ends_early_is_refused(tmp_path
     settings = {"sites": "resid_post@1", "shard_rows": 100, "batch_tokens": 256, "folder": tmp_path / "s"}
     store = collect(model, "hf:some/set", **settings)
     before = small_corpus.files(tmp_path / "s")
-    first = [record for record in store._records if record.next.chunk == 0]
-    assert len(first) > 3
     for shard in range(2, store.n_shards):
         (tmp_path / "s" / f"shard-{shard:06d}.json").unlink()
     given[1] = "Ann " * len(lines[1].split())
@@ -309,17 +347,41 @@ def test_a_dataset_that_changed_inside_a_chunk_or_ends_early_is_refused(tmp_path
 
 def test_another_machine_is_said_and_written_down(small, told, tmp_path, monkeypatch) -> None:
     folder = tmp_path / "s"
-    collect(small, TEXTS, "resid_post@1", folder, shard_rows=500)
+    rows = collect(small, TEXTS, "resid_post@1", folder, shard_rows=500)._records[1].rows
     (folder / "shard-000001.json").unlink()
     provenance = Model.provenance
-    monkeypatch.setattr(Model, "provenance", lambda self: replace(provenance(self), threads=7, versions={"torch": "9"}))
+    monkeypatch.setattr(Model, "provenance", lambda self: replace(provenance(self), versions={"torch": "9"}))
+    monkeypatch.setattr("interp.scale.collect_run.hardware_of", lambda model: "a slower one")
     monkeypatch.setattr("interp.scale.collect_work.hardware_of", lambda model: "a slower one")
     store = collect(small, TEXTS, "resid_post@1", folder)
-    assert told[0] == f"going on behind {store.n_shards - 1} finished shards of {folder} ({N_TOKENS - 500:,} rows)"
-    assert told[1].startswith("going on with threads 7 (before: 1), torch 9 (before: 2")
+    assert told[0] == f"going on behind {store.n_shards - 1} finished shards of {folder} ({N_TOKENS - rows:,} rows)"
+    assert told[1].startswith("going on with torch 9 (before: 2")
     assert "processor a slower one (before: " in told[1]
     assert told[1].endswith("numbers may differ in the last bits from an unbroken run")
-    assert [run.threads for run in store.provenance] == [1, 7]
+    assert [run.versions["torch"] for run in store.provenance] == [torch.__version__, "9"]
+    assert store.manifest.hardware[-1] == "a slower one"
+
+
+def test_a_store_keeps_its_number_of_threads(small, tmp_path, monkeypatch) -> None:
+    """Whatever this process computes with; on another number that is asked for it is refused."""
+    used, run = [], Model.run
+
+    def watched(self, *arguments, **options):
+        used.append(torch.get_num_threads())
+        return run(self, *arguments, **options)
+
+    monkeypatch.setattr(Model, "run", watched)
+    before = torch.get_num_threads()
+    store = collect(small, TEXTS, "resid_post@1", tmp_path / "s", shard_rows=500, threads=before + 1)
+    assert (store.manifest.settings.threads, store.provenance[0].threads) == (before + 1, before + 1)
+    (tmp_path / "s" / "shard-000001.json").unlink()
+    collect(small, TEXTS, "resid_post@1", tmp_path / "s", workers=1)
+    assert set(used) == {before + 1}
+    assert torch.get_num_threads() == before
+    with pytest.raises(UsageError, match=f"threads {before + 1}, now {before + 2}"):
+        collect(small, TEXTS, "resid_post@1", tmp_path / "s", threads=before + 2)
+    assert collect(small, TEXTS, "resid_post@1", tmp_path / "t").manifest.settings.threads == before
+    assert collect(small, TEXTS, "resid_post@1", tmp_path / "u", workers=1).manifest.settings.threads == 1
 
 
 def test_progress_counts_tokens_and_ends_at_the_total(small, tmp_path) -> None:

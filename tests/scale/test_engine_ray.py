@@ -8,11 +8,15 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+import word_model
 from engine_work import Squares
 from interp.errors import InterpError, UsageError
+from interp.runner.model import load
+from interp.scale.collect import collect
 from interp.scale.engine import Lost
 from interp.scale.engine_ray import OnRay, _Crew
 from interp.scale.sweep import sweep
+from scale import small_corpus
 from sweep_cases import FACTS, save_model, trace_of
 
 
@@ -59,6 +63,28 @@ def actors() -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def test_a_store_is_that_of_one_process_though_a_worker_is_lost(cluster, tmp_path) -> None:
+    """Shards are written by the actors; what comes back to this process is a record each."""
+    made = word_model.build()
+    made.hf.save_pretrained(tmp_path / "model")
+    made.tokenizer.save_pretrained(tmp_path / "model")
+    model, texts = load(str(tmp_path / "model"), device="cpu"), small_corpus.texts(40)
+    asked = {"sites": ["resid_post@1", "mlp.post@0"], "shard_rows": 250, "batch_tokens": 128}
+    collect(model, texts, folder=tmp_path / "alone", threads=1, **asked)
+    lost = []
+
+    def lose(what: str, done: int, total: int | None) -> None:
+        if done > 500 and not lost:
+            victim = actors()[0]
+            lost.append(victim.pid)
+            victim.kill()
+
+    store = collect(model, texts, folder=tmp_path / "spread", engine="ray", workers=2, progress=lose, **asked)
+    assert lost
+    assert store.complete
+    assert small_corpus.files(tmp_path / "spread") == small_corpus.files(tmp_path / "alone")
 
 
 def test_rows_are_those_of_one_process_though_a_worker_and_a_node_are_lost(cluster, tmp_path) -> None:
@@ -184,6 +210,31 @@ def test_a_unit_that_kills_every_worker_is_lost_and_no_other_is() -> None:
     lost = found.pop(5)
     assert found == {unit: unit * unit for unit in (1, 2, 3, 4, 6, 7, 8)}
     assert lost == Lost("the worker died each of the 3 times that it was tried")
+
+
+def test_units_are_made_when_an_actor_is_free_and_more_may_come_with_a_reply() -> None:
+    """No more are made than are at work; a unit that is put back when the last one ends is done, too."""
+    made, again = [], []
+
+    class Units:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if again:
+                return again.pop()
+            if len(made) == 6:
+                raise StopIteration
+            made.append(len(made))
+            return made[-1]
+
+    done = []
+    for unit, _ in _Crew(PretendedRay(), Squares("."), {"CPU": 1.0}, 1, print).run(2, Units()):
+        done.append(unit)
+        assert len(made) <= len(done) + 2
+        if unit == 5 and done.count(5) == 1:
+            again.append(5)
+    assert sorted(done) == [0, 1, 2, 3, 4, 5, 5]
 
 
 def test_workers_that_cannot_start_are_an_error() -> None:

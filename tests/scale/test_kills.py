@@ -42,7 +42,7 @@ def killing(function):
     return counted
 
 
-for name in ("replace", "fsync", "unlink"):
+for name in ("replace", "fsync", "fdatasync", "pwrite", "unlink"):
     setattr(os, name, killing(getattr(os, name)))
 
 
