@@ -28,11 +28,12 @@ def values(found: Depths) -> dict[str, float]:
         "last_kl": float(found.kl_nats.value[-1]),
         "agreement_with_depth": rank_correlation(agrees),
         "kl_with_depth": rank_correlation(found.kl_nats.value),
+        "kl_late": rank_correlation(found.kl_nats.value[2 * n_layers // 3 :]),
         "half_agreement": 100 * float(agrees[half]),
         "half_chance": 100 * float(found.agrees_elsewhere.value[half]),
         "last_chance": 100 * float(found.agrees_elsewhere.value[-1]),
         "depth": found.depth["all"].value,
-        "last_third": 100 * float(1 - found.settled["all"].value[2 * n_layers // 3]),
+        "late": 100 * float(1 - found.settled["all"].value[2 * n_layers // 3]),
     }
     for first, second in PAIRS:
         one = found.later[first, second]

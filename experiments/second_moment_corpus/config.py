@@ -19,12 +19,12 @@ class Config:
     """
 
     model: str = "smollm2-135m"
-    facts: int = 16
+    facts: int = 12
     seed: int = 0
     method: str = "rome"
     default_tokens: int = 24576
     sampled_sizes: tuple[int, ...] = (6144,)
-    paragraph_sizes: tuple[int, ...] = (6144, 24576, 98304)
+    paragraph_sizes: tuple[int, ...] = (6144, 24576, 49152)
     moment_texts: int = 625
     other_texts: int = 400
     held_out: int = 2

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,10 +31,10 @@ class Tried:
         return self.moment.shrunk(self.shrinkage)
 
 
-def tried_moments(shop: Workshop, layer: int, config: Config) -> Iterator[Tried]:
-    """The default first, then the others."""
+def tried_moments(shop: Workshop, layer: int, config: Config, folder: Path) -> Iterator[Tried]:
+    """The default first, then the others; those that ``folder`` has are not made again."""
     for name, asked in _asked(shop, config).items():
-        path = shop.folder / f"moment-{name.replace(' ', '-').replace(',', '')}.safetensors"
+        path = folder / f"moment-{name.replace(' ', '-').replace(',', '')}.safetensors"
         if not path.is_file():
             shop.say(f"second moment: {name}")
             (made,) = second_moments(shop.model, layer, **asked)

@@ -35,11 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
     stay_offline()
     config = Config().quick() if asked.quick else Config()
     model = load(config.model, device="cpu", dtype="float32")
-    folder = OUT / f"{'quick-' if asked.quick else ''}{_key(model, config, asked.texts)}"
+    moments = OUT / _key(model, config, asked.texts)
+    folder = moments / ("quick" if asked.quick else "all")
     folder.mkdir(parents=True, exist_ok=True)
     shop = Workshop.of(model, config.rome(), asked.cases, asked.texts, folder, say, float("inf"))
     (layer,) = shop.layers(config.method)
-    tried = list(tried_moments(shop, layer, config))
+    tried = list(tried_moments(shop, layer, config, moments))
     written = write_all(shop, layer, tried)
     scored = score_all(shop, tried, written)
     draw(corpus_figure(scored), OUT / "corpus.html")
@@ -54,9 +55,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _key(model: Model, config: Config, texts: Path) -> str:
-    """A name for the second moments of these settings, weights and texts."""
+    """A name for the second moments of these weights and texts; their own names tell the sizes."""
     digest = hashlib.sha256(texts.read_bytes()).hexdigest() if texts.is_file() else None
-    parts = [config.to_json(), model.source.weights_sha256 if model.source else None, digest]
+    parts = [
+        config.default_tokens,
+        config.moment_texts,
+        config.other_texts,
+        config.seed,
+        model.source.weights_sha256 if model.source else None,
+        digest,
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -77,7 +77,7 @@ def made(small, files, tmp_path_factory):
         patch.setattr(workshop, "choose_layers", lambda *_, **__: ((1,), "table"))
         patch.setattr(edits, "settings_of", lambda method: QUICK)
         shop = Workshop.of(small, TINY.rome(), *files, folder, lambda line: None, float("inf"))
-        tried = list(tried_moments(shop, 1, TINY))
+        tried = list(tried_moments(shop, 1, TINY, shop.folder))
         return shop, tried, write_all(shop, 1, tried)
 
 
@@ -92,7 +92,7 @@ def test_every_corpus_and_the_identity(made):
     width = len(identity)
     torch.testing.assert_close(identity, torch.eye(width, dtype=torch.float64) * identity[0, 0])
     assert float(identity.trace()) == pytest.approx(float(by_name[DEFAULT].moment.matrix.trace()))
-    again = list(tried_moments(shop, 1, TINY))
+    again = list(tried_moments(shop, 1, TINY, shop.folder))
     assert all(torch.equal(a.moment.matrix, b.moment.matrix) for a, b in zip(again, tried, strict=True))
     a, b = by_name[AGAIN].matrix, by_name[DEFAULT].matrix
     loop = (sum(float(x) ** 2 for x in (a - b).flatten()) / sum(float(x) ** 2 for x in b.flatten())) ** 0.5
@@ -139,7 +139,7 @@ def test_a_short_run(small, files, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "load", lambda *_, **__: small)
     monkeypatch.setattr(Config, "quick", lambda self: TINY)
     assert run.main(["--cases", str(files[0]), "--texts", str(files[1]), "--quick"]) == 0
-    (kept,) = tmp_path.glob("quick-*/results.json")
+    (kept,) = tmp_path.glob("*/quick/results.json")
     assert len(json.loads(kept.read_text())["moments"]) == 7
     assert (tmp_path / "corpus.html").stat().st_size > 10_000
     assert f"| {IDENTITY} |" in capsys.readouterr().out
@@ -155,7 +155,7 @@ def test_two_facts_give_the_expected_figures(model, shared_data, tmp_path, monke
     files = (shared_data / "counterfact_dev.json", shared_data / "wikipedia_paragraphs.txt")
     shop = Workshop.of(model, config.rome(), *files, tmp_path, lambda line: None, float("inf"))
     (layer,) = shop.layers(config.method)
-    tried = list(tried_moments(shop, layer, config))
+    tried = list(tried_moments(shop, layer, config, tmp_path))
     found = values(score_all(shop, tried, write_all(shop, layer, tried)))
     claims = {name: goal for name, goal in read_expected(run.FOLDER / "expected.json").items() if "cosine" in name}
     assert found["least_efficacy"] == 100
