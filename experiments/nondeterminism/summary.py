@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.nondeterminism.drift import EDGES, Drift, flip_rates
 from experiments.nondeterminism.measure import Found
-from experiments.nondeterminism.ways import AGAIN
+from experiments.nondeterminism.ways import AGAIN, STEPWISE
 from experiments.publishing import kept
 
 
@@ -18,7 +18,8 @@ def values(found: Found) -> dict[str, float]:
     }
     for dtype in found.exact:
         moved = found.moved(dtype)
-        figures[f"{dtype}_worst"] = max(float(one.drift.max()) for one in moved)
+        figures[f"{dtype}_worst"] = max(float(one.drift.max()) for one in moved if one.way != STEPWISE)
+        figures[f"{dtype}_stepwise"] = float(found.of(dtype, STEPWISE).drift.max())
         figures[f"{dtype}_flipped"] = 100 * sum(one.n_flipped for one in moved) / sum(len(one.drift) for one in moved)
         figures[f"{dtype}_tied"] = 100 * found.tied[dtype]
     if {"float32", "float16", "bfloat16"} <= set(found.exact):

@@ -11,7 +11,7 @@ from torch import Tensor
 from experiments.nondeterminism.config import Config
 from interp.runner.model import Model
 
-ALONE, AGAIN = "alone", "alone, again"
+ALONE, AGAIN, STEPWISE = "alone", "alone, again", "token by token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def ways_of(config: Config) -> tuple[Way, ...]:
         *(Way(name=f"batch of {copies}", copies=copies) for copies in config.copies),
         Way(name="padded right", padded="right"),
         Way(name="padded left", padded="left"),
-        Way(name="token by token", stepwise=True),
+        Way(name=STEPWISE, stepwise=True),
         Way(name=f"{config.threads} threads", threads=config.threads),
         Way(name="eager attention", attention="eager"),
     )
