@@ -18,10 +18,10 @@ class Config:
     """
 
     model: str = "smollm2-135m"
-    prompts: int = 24
+    prompts: int = 8
     dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
-    copies: tuple[int, ...] = (2, 4)
-    beside: int = 96
+    copies: tuple[int, ...] = (4,)
+    beside: int = 64
     threads: int = 2
 
     def quick(self) -> "Config":

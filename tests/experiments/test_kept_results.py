@@ -27,6 +27,10 @@ def test_every_experiment_with_expected_figures_is_here() -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_the_page_shows_the_kept_results(name: str) -> None:
     folder = ROOT / "experiments" / name
+    if not (folder / "results.json").is_file():
+        page = (ROOT / PAGES[name]).read_text(encoding="utf-8")
+        assert "Not measured whole yet" in page
+        pytest.skip("not measured whole yet")
     found = json.loads((folder / "results.json").read_text())
     config = importlib.import_module(f"experiments.{name}.config").Config()
     assert found["config"] == config.to_json()

@@ -90,13 +90,13 @@ def test_a_flip_needs_a_gap_within_twice_the_drift():
 def test_all_of_it_on_a_tiny_model():
     found = measure(TINY, in_dtype, TEXTS)
     assert found.n_positions == 5 + 9 + 3
-    assert len(found.ways) == 2 * 8
+    assert len(found.ways) == 2 * 7
     figures = values(found)
     assert figures["repeats_equal"] == 100
     assert figures["beyond_reach"] == 0
     assert figures["float32_worst"] < 1e-5 < figures["bfloat16_worst"]
     lines = way_lines(found)
-    assert len(lines) == 2 + 2 * 9
+    assert len(lines) == 2 + 2 * 8
     assert len({line.count("|") for line in lines}) == 1
     assert len({line.count("|") for line in flip_lines(found)}) == 1
     assert len(drift_figure(found).data) == 7
