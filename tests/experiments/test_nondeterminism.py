@@ -59,6 +59,12 @@ def test_the_reference_is_the_model_in_float64_throughout(small):
     assert {part.dtype for part in parts} == {torch.float64}
     apart = (found - plain(small, ids[0].tolist())).abs().max()
     assert 0 < apart < 1e-5
+    norm, stream = exact.model.norm, torch.randn(2, 3, exact.config.hidden_size, dtype=torch.float64)
+    by_hand = norm.weight * stream / (stream.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
+    torch.testing.assert_close(norm(stream), by_hand, atol=1e-14, rtol=0)  # in float32 it is off by 1e-7
+    rotary, places = exact.model.rotary_emb, torch.arange(50)[None]
+    angles = torch.outer(torch.arange(50).double(), small.hf.model.rotary_emb.inv_freq.double())
+    torch.testing.assert_close(rotary(stream, places)[0][0, :, : angles.shape[1]], angles.cos(), atol=1e-14, rtol=0)
     with pytest.raises(UsageError, match="of Llama models only"):
         in_float64(word_model.build("gpt2").hf)
 
