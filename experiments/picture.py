@@ -13,7 +13,10 @@ FIGURES = {
     "causal_tracing": ("averages.html", "causal-tracing.png", (1200, 565)),
     "induction_emergence": ("emergence.html", "induction-emergence.png", (1000, 565)),
     "ioi": ("heads.html", "ioi-heads.png", (1200, 475)),
+    "lens_depth": ("depth.html", "lens-depth.png", (1200, 425)),
+    "nondeterminism": ("drift.html", "nondeterminism.png", (1200, 475)),
     "rome": ("methods.html", "rome-methods.png", (1200, 435)),
+    "second_moment_corpus": ("corpus.html", "second-moment-corpus.png", (1200, 385)),
 }
 """The page, the picture and its size in pixels."""
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -1,4 +1,4 @@
-"""The Python examples of the README and the docs run, their links lead somewhere, and the generated pages are fresh."""
+"""The Python examples of the README and the docs run, links there and in the experiments lead somewhere, generated pages are fresh."""
 
 import re
 import subprocess
@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "experiments").glob("**/README.md"),
+    ]
+)
 GENERATED = {"api.md", "commands.md"}
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")

@@ -108,6 +108,11 @@ def test_the_cached_default_model_needs_no_network(tmp_path: Path) -> None:
 AUDITS = {
     "a finding": ('echo \'{"dependencies": [{"name": "x", "vulns": [{"id": "Y"}]}]}\' > "$out"; exit 1', 1, "vulns"),
     "no network": ("echo 'connection failed' >&2; exit 1", 0, "audit skipped: pip-audit got no answer"),
+    "nothing known": (
+        'echo \'{"dependencies": [{"name": "x", "skip_reason": "not found"}, {"name": "y", "skip_reason": "not found"}]}\' > "$out"',
+        0,
+        "audit skipped: the service pip-audit asked does not know 2 of the packages",
+    ),
     "nothing found": ('echo \'{"dependencies": []}\' > "$out"', 0, "no known vulnerability"),
     "not there": (None, 0, "audit skipped: pip-audit is not installed"),
 }

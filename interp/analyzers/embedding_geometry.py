@@ -50,11 +50,6 @@ class EmbeddingGeometryResult(Result):
     n_zero_rows: int
     vocabulary: dict[str, str]
 
-    @property
-    def expected_root_mean_square(self) -> float:
-        """The root mean square cosine of directions drawn evenly from the sphere: 1 / sqrt(d_model)."""
-        return self.d_model**-0.5
-
     def pair_shares(self) -> dict[str, Float[Tensor, " bin"]]:
         """The share of random pairs in each of even bins of their cosine from -1 to 1, and that of directions drawn evenly."""
         stored, centred = self.random_pairs.counts, self.centred_pairs.counts

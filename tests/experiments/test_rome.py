@@ -7,9 +7,8 @@ import pytest
 import torch
 
 import word_model
-from experiments.expected import Row, read_expected, table
 from experiments.rome import run, workshop
-from experiments.rome.config import FOLDER, Config
+from experiments.rome.config import Config
 from experiments.rome.figure import methods_figure
 from experiments.rome.many import Together, one_after_another
 from experiments.rome.singles import AFTER, BOTH, Singles, measure
@@ -160,16 +159,3 @@ def test_a_short_run_stops_and_goes_on(small, files, tmp_path, monkeypatch, caps
     assert [one["edits"] for one in data["many"]] == [1, 2, 2]
     assert (tmp_path / "methods.html").stat().st_size > 10_000
     assert "| ES, % |" in capsys.readouterr().out
-
-
-@pytest.mark.skipif(not run.RESULTS.is_file(), reason="the experiment was not run yet")
-def test_the_page_shows_the_kept_results():
-    found = json.loads(run.RESULTS.read_text())
-    figures = [Row(**{name: value for name, value in row.items() if name != "met"}) for row in found["figures"]]
-    page = (FOLDER / "README.md").read_text()
-    assert [line for line in table(figures) if line not in page] == []
-    assert found["config"] == Config().to_json()
-    assert {row.name: (row.expected, row.tolerance) for row in figures} == {
-        name: (goal["value"], goal["tolerance"]) for name, goal in read_expected(run.EXPECTED).items()
-    }
-    assert all(row.met for row in figures)
