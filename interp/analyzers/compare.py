@@ -63,12 +63,13 @@ def compare(a: Result, b: Result, *, names: tuple[str, str] | None = None) -> Co
     return Comparison(
         provenance=a.provenance,
         compared=a.kind,
-        a=Side(name=called[0], text=_text(a), provenance=a.provenance),
-        b=Side(name=called[1], text=_text(b), provenance=b.provenance),
+        a=_side(called[0], a),
+        b=_side(called[1], b),
         quantities=tuple(quantities),
         summaries=tuple(comparable.summaries(a, b)),
         aligned=tuple(axes.aligned),
         not_aligned=tuple(axes.not_aligned),
+        pairs=axes.pairs,
     )
 
 
@@ -77,7 +78,10 @@ def _names(a: Result, b: Result) -> tuple[str, str]:
     return (one, two) if one != two else ("A", "B")
 
 
-def _text(result: Any) -> str:
-    """The text of a result's prompt; "" for one that has none."""
+def _side(name: str, result: Any) -> Side:
+    """A side with its prompt's tokens, where it has a prompt."""
     tokens = getattr(result, "tokens", getattr(result, "prompt", None))
-    return tokens.text if isinstance(tokens, Tokens) else ""
+    if not isinstance(tokens, Tokens):
+        return Side(name=name, text="", provenance=result.provenance, tokens=None, positions=())
+    positions = tuple(getattr(result, "positions", range(len(tokens))))
+    return Side(name=name, text=tokens.text, provenance=result.provenance, tokens=tokens, positions=positions)

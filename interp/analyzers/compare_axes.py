@@ -9,21 +9,26 @@ from interp.tokens import Tokens, visible
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """An axis that two results share: labels, and the place of each in A and in B."""
+    """An axis that two results share: labels, and the place of each in A and in B.
+
+    ``numbers`` are those of the layers or heads that the places stand for, None for one that stands for none; empty on other axes.
+    """
 
     labels: tuple[str, ...]
     a: tuple[int, ...]
     b: tuple[int, ...]
+    numbers: tuple[int | None, ...] = ()
 
 
 @dataclass(kw_only=True)
 class Aligner:
-    """Aligns the axes of two results, and keeps in words how, and why not."""
+    """Aligns the axes of two results, and keeps in words how, and why not; of tokens also the places in A and B that belong together."""
 
     a: Any
     b: Any
     aligned: list[str] = field(default_factory=list)
     not_aligned: list[str] = field(default_factory=list)
+    pairs: tuple[tuple[int, int], ...] = ()
 
     @property
     def same_weights(self) -> bool:
@@ -31,13 +36,21 @@ class Aligner:
         one, two = self.a.provenance, self.b.provenance
         return (one.model, one.weights_sha256) == (two.model, two.weights_sha256)
 
-    def by_name(self, a: Sequence[str], b: Sequence[str], labels: Sequence[str], what: str) -> Shared | None:
+    def by_name(
+        self,
+        a: Sequence[str],
+        b: Sequence[str],
+        labels: Sequence[str],
+        what: str,
+        numbers: Sequence[int | None] = (),
+    ) -> Shared | None:
         """Rows by their names: all where both have the same, those in common where the model is one and the same.
 
-        Layers of models of different depth have no counterpart: layer 5 of 12 is not layer 5 of 30. ``labels`` are those of A's rows.
+        Layers of models of different depth have no counterpart: layer 5 of 12 is not layer 5 of 30. ``labels`` and ``numbers`` are
+        those of A's rows.
         """
         if tuple(a) == tuple(b):
-            return Shared(labels=tuple(labels), a=tuple(range(len(a))), b=tuple(range(len(b))))
+            return Shared(labels=tuple(labels), a=tuple(range(len(a))), b=tuple(range(len(b))), numbers=tuple(numbers))
         if not self.same_weights:
             self.refuse(f"{what}: A has {len(a)}, B has others ({len(b)}); in another model they have no counterparts")
             return None
@@ -46,15 +59,17 @@ class Aligner:
             self.refuse(f"{what}: A and B have none in common")
             return None
         self.note(f"{what}: the {len(common)} that both have")
+        at_a = tuple(list(a).index(name) for name in common)
         return Shared(
-            labels=tuple(labels[list(a).index(name)] for name in common),
-            a=tuple(list(a).index(name) for name in common),
+            labels=tuple(labels[place] for place in at_a),
+            a=at_a,
             b=tuple(list(b).index(name) for name in common),
+            numbers=tuple(numbers[place] for place in at_a) if numbers else (),
         )
 
     def layers(self, a: Sequence[int], b: Sequence[int]) -> Shared | None:
         """Layers by their numbers, as ``by_name``."""
-        return self.by_name([str(n) for n in a], [str(n) for n in b], [str(n) for n in a], "layers")
+        return self.by_name([str(n) for n in a], [str(n) for n in b], [str(n) for n in a], "layers", list(a))
 
     def heads(self, a: Sequence[int], b: Sequence[int]) -> Shared | None:
         """Heads by their numbers, in models of one architecture; of other weights with a warning, as then the numbers may mean nothing."""
@@ -62,7 +77,7 @@ class Aligner:
         if one.architecture != two.architecture:
             self.refuse(f"heads: A is a {one.architecture}, B a {two.architecture}; their heads have no counterparts")
             return None
-        found = self.by_name([str(n) for n in a], [str(n) for n in b], [str(n) for n in a], "heads")
+        found = self.by_name([str(n) for n in a], [str(n) for n in b], [str(n) for n in a], "heads", list(a))
         if found is not None and not self.same_weights:
             self.note("heads by number, which means something only where one model was made from the other")
         return found
@@ -74,7 +89,8 @@ class Aligner:
             return None
         n = min(len(a), len(b))
         at_a, at_b = tuple(range(len(a) - n, len(a))), tuple(range(len(b) - n, len(b)))
-        pairs = [(a.pieces[i], b.pieces[j]) for i, j in zip(at_a, at_b, strict=True)]
+        self.pairs = tuple(zip(at_a, at_b, strict=True))
+        pairs = [(a.pieces[i], b.pieces[j]) for i, j in self.pairs]
         different = sum(one != two for one, two in pairs)
         if len(a) != len(b):
             longer = "A" if len(a) > len(b) else "B"

@@ -7,7 +7,7 @@ from torch import Tensor
 from interp.analyzers.attention_patterns import AttentionPatternsResult
 from interp.analyzers.causal_trace_result import CausalTraceResult
 from interp.analyzers.compare_axes import Aligner, Shared
-from interp.analyzers.compare_tables import estimated_on_shared, on_shared
+from interp.analyzers.compare_tables import estimated_on_shared, heads_of, on_shared
 from interp.analyzers.comparison import Quantity, Summary
 from interp.analyzers.head_profiles import HeadProfilesResult
 from interp.maths.attention import unpack
@@ -198,6 +198,8 @@ def _moved(a: AttentionPatternsResult, b: AttentionPatternsResult, layers: Share
         column_axis="head",
         rows=layers.labels,
         columns=heads.labels,
+        row_layers=layers.numbers,
+        column_heads=heads_of(heads),
         a=None,
         b=None,
         difference=summed[..., 1:].mean(-1),

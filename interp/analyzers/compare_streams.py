@@ -29,7 +29,8 @@ _STORY_TITLES = {
 
 def lenses(a: LensResult, b: LensResult, axes: Aligner) -> list[Quantity]:
     """Probability, log-probability and rank of the target, then of the top token, entropy and divergence, over sites and tokens."""
-    rows = axes.by_name(a.sites, b.sites, site_rows(a.sites).labels, "layers")
+    named = site_rows(a.sites)
+    rows = axes.by_name(a.sites, b.sites, named.labels, "layers", named.layers)
     columns = axes.positions(a.tokens, b.tokens, a.positions, b.positions)
     if rows is None or columns is None:
         return []
@@ -144,7 +145,7 @@ def attributions(a: AttributionResult, b: AttributionResult, axes: Aligner) -> l
         axes.note(f"both are about the logit of {logits[0]}")
     else:
         axes.note(f"A is about the logit of {logits[0]}, B about that of {logits[1]}: each component's part in its own")
-    rows = axes.by_name(a.components, b.components, _names(a), "components")
+    rows = axes.by_name(a.components, b.components, _names(a), "components", site_rows(a.components).layers)
     every = []
     if rows is not None:
         every.append(

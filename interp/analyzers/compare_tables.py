@@ -48,6 +48,8 @@ def on_shared(
         column_axis=axes[1],
         rows=rows.labels,
         columns=columns.labels,
+        row_layers=rows.numbers,
+        column_heads=heads_of(columns),
         a=left,
         b=right,
         difference=difference,
@@ -84,6 +86,8 @@ def estimated_on_shared(
         column_axis=axes[1],
         rows=rows.labels,
         columns=columns.labels,
+        row_layers=rows.numbers,
+        column_heads=heads_of(columns),
         a=left.value.float(),
         b=right.value.float(),
         difference=(right.value - left.value).float(),
@@ -92,6 +96,11 @@ def estimated_on_shared(
         a_texts=None,
         b_texts=None,
     )
+
+
+def heads_of(columns: Shared) -> tuple[int, ...]:
+    """The numbers of the heads that columns stand for; none where they are something else."""
+    return tuple(number for number in columns.numbers if number is not None)
 
 
 def one_column(name: str) -> Shared:

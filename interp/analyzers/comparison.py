@@ -9,6 +9,7 @@ from torch import Tensor
 
 from interp.errors import unknown
 from interp.results import Provenance, Result
+from interp.tokens import Tokens
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of the two results: what it is called, the text of its prompt ("" where it has none) and where it comes from."""
+    """One of the two results: what it is called, the text of its prompt ("" where it has none) and where it comes from.
+
+    ``tokens`` are those that the result is about, None where it has no prompt; ``positions`` are theirs in the prompt.
+    """
 
     name: str
     text: str
     provenance: Provenance
+    tokens: Tokens | None
+    positions: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +37,8 @@ class Quantity:
     ``a`` and ``b`` are None for a distance between the two, which neither has alone. ``difference`` is b - a, NaN where one of them has
     no value or the two are not of the same thing; ``lower`` and ``upper`` are the bounds of its interval where both are estimated from
     samples. ``a_texts`` and ``b_texts`` say what the cells are about where that can differ, such as the likeliest token.
+    ``row_layers`` are the layers of the rows, None for one that belongs to none; ``column_heads`` the numbers of the heads where
+    columns are heads, else empty.
     """
 
     name: str
@@ -40,6 +48,8 @@ class Quantity:
     column_axis: str
     rows: tuple[str, ...]
     columns: tuple[str, ...]
+    row_layers: tuple[int | None, ...]
+    column_heads: tuple[int, ...]
     a: Float[Tensor, "row column"] | None
     b: Float[Tensor, "row column"] | None
     difference: Float[Tensor, "row column"]
@@ -86,11 +96,12 @@ class Comparison(Result):
     """Two results of one kind, ``compared``, side by side.
 
     ``aligned`` says how rows and columns were brought together, ``not_aligned`` what could not be and why: for that there are only the
-    ``summaries``. Nothing is filled in. ``provenance`` is that of side a.
+    ``summaries``. Nothing is filled in. ``provenance`` is that of side a. ``pairs`` are the tokens that stand side by side, each as its
+    place among the tokens of a and of b; columns that are tokens are these, in this order.
     """
 
     kind: ClassVar[str] = "comparison"
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 2
 
     compared: str
     a: Side
@@ -99,6 +110,7 @@ class Comparison(Result):
     summaries: tuple[Summary, ...]
     aligned: tuple[str, ...]
     not_aligned: tuple[str, ...]
+    pairs: tuple[tuple[int, int], ...]
 
     def quantity(self, name: str | None = None) -> Quantity:
         """A quantity by its name; None: the first. Raises UsageError for an unknown one, or where there is none at all."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from interp.figures import style
 
@@ -73,6 +73,11 @@ def side_by_side(
 def panel_labels(columns: Sequence[str], panels: int = 3) -> list[str]:
     """The labels of all columns of ``side_by_side``, an empty one between two panels."""
     return [label for panel in range(panels) for label in ([""] * _GAP * bool(panel) + list(columns))]
+
+
+def bar_rows(difference: Float[np.ndarray, " row"]) -> Int[np.ndarray, " _"]:
+    """The rows that ``side_by_side`` shows as bars: those that differ most, the greatest first; those without a difference come last."""
+    return np.argsort(-np.nan_to_num(np.abs(difference), nan=-1.0), kind="stable")[:_MOST_BARS]
 
 
 def _map(
@@ -151,7 +156,7 @@ def _bars(
     unit: str,
 ) -> go.Figure:
     """A bar of each for the rows that differ most, the greatest difference on top; those without one come last."""
-    order = np.argsort(-np.nan_to_num(np.abs(difference), nan=-1.0), kind="stable")[:_MOST_BARS]
+    order = bar_rows(difference)
     series = (
         (names[0], a, style.GREY),
         (names[1], b, style.BLUE),

@@ -34,12 +34,14 @@ const address = (() => {
       if (value !== undefined && value > most) missing.push(`${name} ${value} (there are 0 to ${most})`);
       return value > most ? undefined : value;
     };
-    for (const key of selection.keys()) {
+    // The first prompt's comes last, so that it is the one that keys go on from. What is named stays where it is named.
+    const named = selection.keys().filter((key) => numberOf(tokenName(key)) !== undefined);
+    for (const key of selection.keys().reverse()) {
       const value = numberOf(tokenName(key));
       if (value === undefined) continue;
       const pos = selection.prompt(key).positions.indexOf(value);
       if (pos < 0) missing.push(`${tokenName(key)} ${value} (there are ${selection.prompt(key).positions[0]} to ${selection.prompt(key).positions.at(-1)})`);
-      else selection.choose(key, { pos });
+      else selection.choose(key, { pos }, named);
     }
     selection.choose(null, { layer: upTo("layer", last.layer), head: upTo("head", last.head) });
     for (const [name, { get, set, most }] of kept) {

@@ -24,6 +24,12 @@ class Prompt:
     positions: tuple[int, ...]
 
     @classmethod
+    def all_of(cls, result: Any) -> "tuple[Prompt, ...]":
+        """The prompt of a result, or those of both sides of a comparison; empty for a result that has none."""
+        found = (cls.of(result.a), cls.of(result.b)) if result.kind == "comparison" else (cls.of(result),)
+        return tuple(prompt for prompt in found if prompt is not None)
+
+    @classmethod
     def of(cls, result: Any) -> "Prompt | None":
         """The prompt of a result, its ``tokens`` or ``prompt``; None for a result that has neither."""
         tokens = getattr(result, "tokens", getattr(result, "prompt", None))
@@ -83,13 +89,18 @@ class Axis:
 
     Any other word for ``of`` names what the ``labels`` are, in the table behind the picture; a click there selects nothing.
 
+    Side by side stand the tokens of two prompts: ``of`` is then ``"pair"``, and ``pairs`` gives each place its token in the first and in
+    the second of ``prompts``. A head or a pair that is None is a gap between two panels, which holds nothing.
+
     A page with a head axis has a control for the head; what shows the selected head is a ``LinkedTable(by="head")``.
     """
 
     of: str
     layers: tuple[int | None, ...] = ()
     labels: tuple[str, ...] = ()
-    heads: tuple[int, ...] = ()
+    heads: tuple[int | None, ...] = ()
+    prompts: tuple[str, ...] = ()
+    pairs: tuple[tuple[int, int] | None, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

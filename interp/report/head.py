@@ -40,14 +40,16 @@ def head(
 ) -> Html:
     """Each prompt with the model's answer (or ``heading``, where there is none), where it comes from, and what was found."""
     parts = [element("p", "interp", *(join([" · ", quoted(name)]) for name in models), class_="overline")]
-    if not prompts:
+    own = {key: prompt for key, prompt in prompts.items() if any(_same_text(result, prompt) for result in results)}
+    if not own:
         parts.append(element("h1", heading, class_="hero"))
-    texts = texts_of(prompts).values()
+    texts = list(texts_of(own).values())
     for number, key in enumerate(texts, start=1):
         prompt = prompts[key]
         if len(texts) > 1:
             parts.append(element("p", f"prompt {number}", class_="overline"))
-        parts += _hero(key, prompt, [result for result in results if _same_text(result, prompt)], models)
+        answering = [result for result in results if _same_text(result, prompt)]
+        parts += _hero("h1" if number == 1 else "p", prompt, answering, models)
     origins = [result.provenance for result in results]
     architectures = dict.fromkeys(origin.architecture for origin in origins)
     precisions = dict.fromkeys(f"{origin.dtype} on {origin.device}" for origin in origins)
@@ -62,7 +64,7 @@ def head(
     return join([*parts, element("ul", *items, class_="findings")] if items else parts, "\n")
 
 
-def _hero(key: str, prompt: Prompt, results: Sequence[Result], models: Models) -> list[Html]:
+def _hero(tag: str, prompt: Prompt, results: Sequence[Result], models: Models) -> list[Html]:
     """A prompt with what follows it; where models answer it differently, each answer with the model's name."""
     text = prompt.tokens.text.strip(" ")
     heading: list[Child] = [element("span", quoted(_shortened(text)), class_="prompt")]
@@ -76,7 +78,7 @@ def _hero(key: str, prompt: Prompt, results: Sequence[Result], models: Models) -
         heading += [" ", element("span", visible(answer.strip(" ")), class_="answer", title=words, dir="auto")]
         if len(models) > 1:
             heading += [" ", element("small", "(", quoted(name), ")")]
-    parts = [element("h1" if key == "p0" else "p", *heading, class_="hero")]
+    parts = [element(tag, *heading, class_="hero")]
     if _shortened(text) != text:
         summary = element("summary", f"Show the whole prompt ({len(text):,} characters)")
         parts.append(element("details", summary, element("p", quoted(text), class_="whole"), class_="prompt"))

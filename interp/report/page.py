@@ -68,6 +68,7 @@ def report(results: Sequence[Result], *, title: str | None = None, limit: int = 
         if result.kind not in BUILDERS:
             raise unknown("kind of result", result.kind, BUILDERS)
     prompts, models = _prompts(results), Models(results)
+    paired = _paired(results, prompts)
     sections = _sections(results, prompts, models)
     found, heading = most_notable(sections), sections[0].title
     sections.append(glossary.build(_used_terms(sections)))
@@ -75,19 +76,26 @@ def report(results: Sequence[Result], *, title: str | None = None, limit: int = 
     top = head(results, prompts, found, heading, models)
     step = step_for(sections, limit)
     while True:
-        page = _page(prompts, coarser(sections, step, prompts), name, top, note_on(0, step, limit))
+        page = _page(prompts, paired, coarser(sections, step, prompts), name, top, note_on(0, step, limit))
         size = len(page.encode())
         if size <= limit or not can_be_coarser(sections, step):
             break
         step *= 2
     note = note_on(size, step, limit)
     if size > limit:
-        page = _page(prompts, coarser(sections, step, prompts), name, top, note)
+        page = _page(prompts, paired, coarser(sections, step, prompts), name, top, note)
     return Report(page, findings=found, notes=() if note is None else (note,))
 
 
-def _page(prompts: Mapping[str, Prompt], sections: Sequence[Section], title: str, top: Html, note: str | None) -> str:
-    """The finished HTML of ``sections``, under ``top`` and ``note``."""
+def _page(
+    prompts: Mapping[str, Prompt],
+    paired: Sequence[tuple[str, str, Sequence[tuple[int, int]]]],
+    sections: Sequence[Section],
+    title: str,
+    top: Html,
+    note: str | None,
+) -> str:
+    """The finished HTML of ``sections``, under ``top`` and ``note``; ``paired`` are the tokens of two prompts that belong together."""
     renderer = Renderer(arrays=Arrays([prompts[key].tokens.ids for key in sorted(prompts)]))
     body = [renderer.section(section, number) for number, section in enumerate(sections, start=1)]
     texts = list(texts_of(prompts))
@@ -98,6 +106,8 @@ def _page(prompts: Mapping[str, Prompt], sections: Sequence[Section], title: str
         key: {"labels": prompt.tokens.labels, "ids": prompt.tokens.ids, "positions": prompt.positions, **named[key]}
         for key, prompt in prompts.items()
     }
+    for one, two, pairs in paired:
+        tokens_of[one].setdefault("pairs", {})[two] = list(pairs)
     text, binary = compressed({"blocks": renderer.data, "prompts": tokens_of}, renderer.arrays)
     script = "".join(map(_source, _FIRST))
     program, program_digest = _program(with_heads=bool(renderer.blobs))
@@ -124,10 +134,23 @@ def _prompts(results: Sequence[Result]) -> dict[str, Prompt]:
     """The distinct prompts of the results, under the keys that the page knows them by."""
     distinct: list[Prompt] = []
     for result in results:
-        prompt = Prompt.of(result)
-        if prompt is not None and prompt not in distinct:
-            distinct.append(prompt)
+        distinct += [prompt for prompt in Prompt.all_of(result) if prompt not in distinct]
     return {f"p{index}": prompt for index, prompt in enumerate(distinct)}
+
+
+def _keys(result: Result, prompts: Mapping[str, Prompt]) -> list[str]:
+    """The keys of a result's prompt, or of both sides of a comparison."""
+    own = Prompt.all_of(result)
+    return [next(key for key, prompt in prompts.items() if prompt == one) for one in own]
+
+
+def _paired(results: Sequence[Any], prompts: Mapping[str, Prompt]) -> list[tuple[str, str, Sequence[tuple[int, int]]]]:
+    """For each comparison of two prompts their keys, and which tokens stand side by side."""
+    found = []
+    for result in results:
+        if result.kind == "comparison" and len(set(keys := _keys(result, prompts))) > 1:
+            found.append((keys[0], keys[1], result.pairs))
+    return found
 
 
 def _sections(results: Sequence[Result], prompts: Mapping[str, Prompt], models: Models) -> list[Section]:
@@ -135,9 +158,11 @@ def _sections(results: Sequence[Result], prompts: Mapping[str, Prompt], models: 
     whole = {key: prompt for key, prompt in prompts.items() if not any(map(prompt.is_part_of, prompts.values()))}
     found = [(tokens.build(prompt, key), _which(key, whole)) for key, prompt in whole.items()]
     for result in results:
-        key = next((key for key, prompt in prompts.items() if prompt == Prompt.of(result)), "")
-        which = _which(key, prompts) + (f" · {visible(models.of(result))}" if len(models) > 1 else "")
-        found += [(section, which) for build in BUILDERS[result.kind] if (section := build(result, key)) is not None]
+        keys = _keys(result, prompts) or [""]
+        compared = result.kind == "comparison"  # its title names both sides
+        which = _which(keys[0], prompts) + (f" · {visible(models.of(result))}" if len(models) > 1 else "")
+        built = [build(result, *keys) for build in BUILDERS[result.kind]]
+        found += [(section, "" if compared else which) for section in built if section is not None]
     found.append((provenance.build(results), ""))
     found.sort(key=lambda pair: pair[0].place)
     seen: dict[str, int] = {}

@@ -10,6 +10,14 @@ const pictureTable = (() => {
       const named = selection.named(prompt);
       return { title: "token", columns: ["position", "token"], label: (place) => named[place], values: (place) => [positions[place], labels[place]] };
     }
+    if (axis && axis.of === "pair") {
+      const [one, two] = axis.prompts;
+      const values = (place) => {
+        const [first, second] = axis.pairs[place];
+        return [axis.labels[place], selection.prompt(one).positions[first], selection.prompt(two).positions[second]];
+      };
+      return { title: "token", columns: ["token", "position in A", "position in B"], label: (place) => axis.labels[place], values };
+    }
     if (axis && axis.of === "head" && axis.layers.length) {
       return { title: "head", columns: ["layer", "head"], label: (place) => axis.labels[place], values: (place) => [axis.layers[place], axis.heads[place]] };
     }
@@ -28,6 +36,12 @@ const pictureTable = (() => {
     return { title: titleOf(layoutAxis) || "row", columns: [titleOf(layoutAxis) || "row"], label, values: (place) => [valueOf(text.get(place) ?? place)] };
   }
 
+  // The places of an axis that hold something: not the gaps between panels.
+  const held = (axis, count) => Array.from({ length: count }, (_, place) => place).filter((place) => {
+    if (!axis || axis.of === "token" || axis.of === "layer") return true;
+    return axis.of === "pair" ? axis.pairs[place] !== null : axis.of === "head" ? axis.heads[place] !== null : axis.labels[place] !== "";
+  });
+
   // The likeliest token of a cell, in full, where a map names it.
   function wordsOf(view) {
     const { cells } = (view.spec.options[view.choice].whole || view.spec.base).data[0];
@@ -45,7 +59,7 @@ const pictureTable = (() => {
     const places = values.map((_, row) => row);
     const [first, last] = layout.yaxis.range || [0, 1];
     if (first < last) places.reverse();
-    const columns = values[0].map((_, column) => column);
+    const columns = held(x, values[0].length);
     const what = plain(trace.colorbar && trace.colorbar.title ? trace.colorbar.title.text : "value");
     return {
       columns: [down.title, ...columns.map(across.label)],

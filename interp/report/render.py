@@ -232,4 +232,6 @@ def _axis(axis: Axis) -> dict[str, Any]:
     if axis.of == "token":
         return {"of": axis.of}
     labels = axis.labels or tuple(map(str, axis.heads))
+    if axis.of == "pair":
+        return {"of": axis.of, "labels": list(labels), "prompts": list(axis.prompts), "pairs": list(axis.pairs)}
     return {"of": axis.of, "layers": list(axis.layers), "labels": list(labels), "heads": list(axis.heads)}

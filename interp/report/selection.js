@@ -15,12 +15,13 @@ const selection = (() => {
   const within = (value, most) => Math.min(Math.max(value, 0), most);
 
   // Chooses any of a token of a prompt, a layer and a head, the nearest there is; says whether that changed anything.
-  function choose(prompt, { pos, layer, head }) {
+  // Tokens of other prompts that belong to the chosen one go with it, but for those of the prompts ``alone``.
+  function choose(prompt, { pos, layer, head }, alone = []) {
     const before = JSON.stringify(now) + active;
     if (pos !== undefined && prompts[prompt]) {
       now.tokens[prompt] = within(pos, count(prompt) - 1);
       active = prompt;
-      chooseAlike(prompt);
+      chooseAlike(prompt, alone);
     }
     if (layer !== undefined) now.layer = within(layer, last.layer);
     if (head !== undefined) now.head = within(head, last.head);
@@ -29,12 +30,19 @@ const selection = (() => {
     return true;
   }
 
-  // The same token where other results are about some positions of the same text.
-  function chooseAlike(prompt) {
-    const { text, positions } = prompts[prompt];
+  // The place of the token in another prompt that stands beside one: the same token where both are of one text, else what a comparison
+  // puts there; undefined for none.
+  function beside(prompt, other) {
+    const pos = now.tokens[prompt];
+    const pairs = (prompts[prompt].pairs || {})[other] || ((prompts[other].pairs || {})[prompt] || []).map(([one, two]) => [two, one]);
+    const place = prompts[other].text === prompts[prompt].text ? prompts[other].positions.indexOf(prompts[prompt].positions[pos]) : -1;
+    return place >= 0 ? place : (pairs.find(([own]) => own === pos) || [])[1];
+  }
+
+  function chooseAlike(prompt, alone) {
     for (const other of keys()) {
-      const place = prompts[other].text === text ? prompts[other].positions.indexOf(positions[now.tokens[prompt]]) : -1;
-      if (place >= 0) now.tokens[other] = place;
+      const place = other === prompt || alone.includes(other) ? undefined : beside(prompt, other);
+      if (place !== undefined) now.tokens[other] = place;
     }
   }
 
@@ -44,12 +52,13 @@ const selection = (() => {
   }
 
   // Whether the places of an axis can be chosen; other axes only have names.
-  const selects = (axis) => Boolean(axis) && ["token", "layer", "head"].includes(axis.of);
+  const selects = (axis) => Boolean(axis) && ["token", "pair", "layer", "head"].includes(axis.of);
 
   // Which places of an axis belong to what is chosen.
   function places(axis, prompt) {
     if (!selects(axis)) return [];
     if (axis.of === "token") return [now.tokens[prompt]];
+    if (axis.of === "pair") return axis.pairs.flatMap((pair, place) => (pair && axis.prompts.every((key, side) => pair[side] === now.tokens[key]) ? [place] : []));
     if (axis.of === "layer") return axis.layers.flatMap((layer, place) => (layer === now.layer ? [place] : []));
     const chosen = (place) => !axis.layers.length || axis.layers[place] === now.layer;
     return axis.heads.flatMap((head, place) => (head === now.head && chosen(place) ? [place] : []));
@@ -61,9 +70,11 @@ const selection = (() => {
     for (const [axis, value] of pairs) {
       if (!selects(axis) || value === undefined) continue;
       const place = Math.round(value);
+      const known = (list) => (list[place] === null ? undefined : list[place]);
       if (axis.of === "token") change.pos = place;
-      if (axis.of === "head") change.head = axis.heads[place];
-      if (axis.of !== "token" && axis.layers[place] !== null && axis.layers[place] !== undefined) change.layer = axis.layers[place];
+      if (axis.of === "pair") [change.pos] = axis.pairs[place] || [];
+      if (axis.of === "head") change.head = known(axis.heads);
+      if (["layer", "head"].includes(axis.of) && known(axis.layers) !== undefined) change.layer = axis.layers[place];
     }
     choose(prompt, change);
   }
@@ -78,7 +89,7 @@ const selection = (() => {
       return matrix ? pageData.matrix(matrix)[0].length : 0;
     }
     if (spec.type === "heads") return Math.max(...spec.heads) + 1;
-    return Math.max(0, ...axesOf(spec).flatMap((axis) => axis.heads || []).map((head) => head + 1));
+    return Math.max(0, ...axesOf(spec).flatMap((axis) => axis.heads || []).map((head) => (head ?? -1) + 1));
   }
 
   // Opens on the last layer and token, unless every picture of a prompt names others to start with.

@@ -91,8 +91,64 @@ def test_pictures_are_drawn_with_all_three_panels_in_their_table(browser, page, 
         "[...document.querySelector('figure.picture details table tbody tr').cells].map(c => c.textContent)"
     )
     quantity = BROWSER[0].quantity()
-    assert len(cells) == 1 + 3 * len(quantity.columns) + 2  # two gaps
+    assert len(cells) == 1 + 3 * len(quantity.columns)
     assert cells[0] == quantity.rows[-1]
     shown = [float(cell.replace("−", "-").replace(",", "")) for cell in (cells[1], cells[-1])]
     assert shown[0] == pytest.approx(float(quantity.a[-1, 0]), rel=0.02, abs=1e-3)
     assert shown[1] == pytest.approx(float(quantity.difference[-1, -1]), rel=0.02, abs=1e-3)
+
+
+SHAPES = (
+    "(number => (document.querySelectorAll('#comparison .plot')[number].layout.shapes || []).map(s => [s.x0, s.y0]))"
+)
+
+
+def test_a_token_and_layer_chosen_in_one_panel_are_marked_in_all(browser, page, path) -> None:
+    """A has one token more than B at its start, so that A's token 3 stands beside B's token 2."""
+    page.draw_all()
+    quantity = BROWSER[0].quantity()
+    width, before = len(quantity.columns) + 1, page.run("selection.now.tokens.p0")
+    assert before == len(PIECES) - 1
+    click = f"{{ points: [{{ x: {width + 2}, y: 2 }}] }}"
+    page.run(f"document.querySelector('#comparison .plot').emit('plotly_click', {click})")
+    assert page.run("[selection.now.tokens.p0, selection.now.tokens.p1, selection.now.layer]") == [3, 2, 2]
+    expected = [[panel * width + 2 - 0.5, 2 - 0.5] for panel in range(3) for _ in range(2)]
+    page.until(f"JSON.stringify({SHAPES}(0)) === '{expected}'.replaceAll(' ', '')")
+    page.until("location.hash.includes('token=3&token2=2&layer=2')")
+    page.press("ArrowLeft", "]")
+    assert page.run("[selection.now.tokens.p0, selection.now.tokens.p1, selection.now.layer]") == [2, 1, 3]
+    page.until(f"{SHAPES}(0)[0][0] === 0.5")
+
+
+def test_a_token_with_none_beside_it_is_marked_nowhere_and_cited(browser, page, path) -> None:
+    page.draw_all()
+    page.run("selection.choose('p0', { pos: 0, layer: 4 })")
+    assert page.run("[selection.now.tokens.p0, selection.now.tokens.p1]") == [0, len(PIECES) - 2]
+    page.until("location.hash.includes('token=0&token2=')")
+    page.run("location.hash = '#token=0&token2=3&layer=1'")
+    page.until("selection.now.tokens.p1 === 3")
+    assert page.run("[selection.now.tokens.p0, selection.now.layer]") == [0, 1]
+    page.until(f"{SHAPES}(0).every(([x, y]) => x === 0 && y === 0.5)")
+
+
+def test_a_head_chosen_in_one_panel_is_marked_in_all(browser, page, path) -> None:
+    page.draw_all()
+    heads = BROWSER[2].quantities[1]
+    page.run(
+        "{ const one = document.querySelector('#comparison-3 select'); one.value = 1; one.dispatchEvent(new Event('change')); }"
+    )
+    page.run("selection.choose(null, { layer: 1, head: 1 })")
+    places = [panel * (len(heads.columns) + 1) + 1 for panel in range(3)]
+    plot = "document.querySelector('#comparison-3 .plot').layout.shapes"
+    page.until(
+        f"({plot} || []).filter(s => s.line.width === 2).map(s => s.x0 + 0.5).join() === '{','.join(map(str, places))}'"
+    )
+
+
+def test_rows_of_the_table_choose_what_differs_most(browser, page, path) -> None:
+    cell = BROWSER[0].largest(k=1)[0]
+    quantity = BROWSER[0].quantity()
+    page.run("document.querySelector('#comparison table .choose').click()")
+    place = BROWSER[0].pairs[quantity.columns.index(cell.column)]
+    assert page.run("[selection.now.tokens.p0, selection.now.tokens.p1]") == list(place)
+    assert page.run("selection.now.layer") == quantity.row_layers[quantity.rows.index(cell.row)]

@@ -5,7 +5,6 @@ result has nothing to show. It needs neither the model nor the analyzer.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from interp.report.blocks import Section
 from interp.report.sections import (
@@ -41,7 +40,8 @@ from interp.report.sections import (
     token_losses,
 )
 
-Builder = Callable[[Any, str], Section | None]
+Builder = Callable[..., Section | None]
+"""Makes a section of a result and the key of its prompt ("" for none); that of a comparison gets the keys of both sides."""
 
 BUILDERS: Mapping[str, tuple[Builder, ...]] = {
     "logit_lens": (lens.build,),

@@ -1,11 +1,12 @@
 """A comparison: two results side by side, where they differ most, and what could not be put side by side."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from interp.analyzers.comparison_rows import largest_cells
-from interp.figures.comparison import panel_labels
-from interp.report.blocks import Axis, Block, Evidence, Finding, Picture, Section, Table, Version
+from interp.figures.comparison import bar_rows, panel_labels
+from interp.report.blocks import Axis, Block, Evidence, Finding, Picture, Place, Section, Table, Version
 from interp.report.markup import Child, Html, element, join, quoted, token
 from interp.report.sections.numbers import brief, part_of, signed
 from interp.tokens import visible
@@ -23,17 +24,21 @@ KINDS = {
 }
 
 
-def build(result: Any, prompt: str) -> Section | None:
-    """Both sides in words, numbers of each as a whole, the quantities as maps, and the cells that differ most."""
+def build(result: Any, prompt: str, other: str | None = None) -> Section | None:
+    """Both sides in words, numbers of each as a whole, the quantities as maps, and the cells that differ most.
+
+    ``prompt`` and ``other`` are the keys of the sides' prompts: what is chosen in one panel is marked in all of them.
+    """
     what: str = KINDS.get(result.compared) or result.compared.replace("_", " ")
     lead = (
         f"Two results of one kind ({what}) side by side, and what the second has more than the first. A cell that only one "
-        "of them has, or that is about another token in each, has no difference and is left empty."
+        "of them has, or that is about another token in each, has no difference and is left empty. What is chosen in one panel is marked "
+        "in all; a token of one prompt that has none beside it is marked in none."
     )
     blocks: list[Block] = [_sides(result), _summaries(result)]
     shown = [quantity for quantity in result.quantities if quantity.difference.numel() <= _ROOM]
     if shown:
-        blocks += [_picture(result, shown, prompt), _largest(result)]
+        blocks += [_picture(result, shown, (prompt, other or prompt)), _largest(result, prompt)]
     blocks.append(_notes(result, shown))
     return Section(
         name="comparison",
@@ -72,15 +77,16 @@ def _summaries(result: Any) -> Table:
     )
 
 
-def _picture(result: Any, shown: list[Any], prompt: str) -> Picture:
+def _picture(result: Any, shown: list[Any], prompts: tuple[str, str]) -> Picture:
     versions = {}
     for quantity in shown:
-        panels = 1 if quantity.a is None else 3
-        axis = Axis(of="column", labels=tuple(panel_labels(quantity.columns, panels)))
-        maps = len(quantity.columns) > 1 or panels == 1
-        rows = Axis(of="row", labels=quantity.rows)
+        maps = len(quantity.columns) > 1 or quantity.a is None
         versions[quantity.title] = Version(
-            figure=result.figure(quantity.name), x=axis if maps else None, y=rows if maps else None
+            figure=result.figure(quantity.name),
+            x=_columns(result, quantity, prompts) if maps else None,
+            y=_rows(
+                quantity, range(len(quantity.rows)) if maps else bar_rows(quantity.difference[:, 0].numpy()).tolist()
+            ),
         )
     return Picture(
         versions=versions,
@@ -88,11 +94,42 @@ def _picture(result: Any, shown: list[Any], prompt: str) -> Picture:
             "From left to right: the first result, the second, and the second less the first. The two share one scale of colour; that of "
             "the difference is alike on both sides of 0. Quantities with one number a row are bars, those that differ most."
         ),
-        prompt=prompt,
+        prompt=prompts[0],
     )
 
 
-def _largest(result: Any) -> Table:
+def _rows(quantity: Any, order: Sequence[int]) -> Axis:
+    """What the rows of a picture stand for: layers where they have some."""
+    labels = tuple(quantity.rows[index] for index in order)
+    if not quantity.row_layers:
+        return Axis(of="row", labels=labels)
+    return Axis(of="layer", layers=tuple(quantity.row_layers[index] for index in order), labels=labels)
+
+
+def _columns(result: Any, quantity: Any, prompts: tuple[str, str]) -> Axis:
+    """What the columns of all panels stand for: heads, tokens of both prompts side by side, or what their labels say."""
+    panels = 1 if quantity.a is None else 3
+    names = panel_labels(quantity.columns, panels)
+    if panels > 1:
+        sides = (visible(result.a.name), visible(result.b.name), "difference")
+        width = len(quantity.columns) + 1
+        names = [
+            f"{sides[place // width]}: {name}" if place % width < width - 1 else "" for place, name in enumerate(names)
+        ]
+    labels = tuple(names)
+    if quantity.column_heads:
+        return Axis(of="head", heads=_in_panels(quantity.column_heads, panels), labels=labels)
+    if quantity.column_axis == "token" and len(result.pairs) == len(quantity.columns):
+        return Axis(of="pair", prompts=prompts, pairs=_in_panels(result.pairs, panels), labels=labels)
+    return Axis(of="column", labels=labels)
+
+
+def _in_panels(places: Sequence[Any], panels: int) -> tuple[Any, ...]:
+    """``places`` in each panel, None in the gaps between them."""
+    return tuple(place for panel in range(panels) for place in ([None] * bool(panel) + list(places)))
+
+
+def _largest(result: Any, prompt: str) -> Table:
     """The cells of the first quantity that differ most."""
     found = largest_cells(result, _LISTED, (visible(result.a.name), visible(result.b.name)))
     rows: list[list[Child]] = []
@@ -106,7 +143,23 @@ def _largest(result: Any) -> Table:
         numeric=frozenset(range(len(found.places), len(found.places) + len(found.numbers))),
         caption=f"Where the {found.quantity.title} differs most ({found.quantity.unit})",
         long=True,
+        places=[_place(found.quantity, cell, result.pairs) for cell in found.cells],
+        prompt=prompt or None,
     )
+
+
+def _place(quantity: Any, cell: Any, pairs: Sequence[tuple[int, int]]) -> Place:
+    """What a cell is about, so that it can be chosen in the table; a name that several rows or columns have names none of them."""
+    row, column = (
+        names.index(name) if names.count(name) == 1 else None
+        for names, name in ((quantity.rows, cell.row), (quantity.columns, cell.column))
+    )
+    tokens = [first for first, _ in pairs] if quantity.column_axis == "token" else []
+    layer, head, pos = (
+        values[at] if at is not None and at < len(values) else None
+        for values, at in ((quantity.row_layers, row), (quantity.column_heads, column), (tokens, column))
+    )
+    return Place(token=pos, layer=layer, head=head)
 
 
 def _notes(result: Any, shown: list[Any]) -> Html:
