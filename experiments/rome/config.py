@@ -30,7 +30,7 @@ class Config:
     generated: int = 5
     at_once: int = 5
     sequence: tuple[int, ...] = (1, 10, 100)
-    batches: tuple[int, ...] = (10,)
+    batches: tuple[int, ...] = (10, 100)
 
     def quick(self) -> "Config":
         """Two facts and few texts: it shows that everything runs, in a few minutes."""
