@@ -55,7 +55,7 @@ def optimise_value(model: Model, rewrite: Rewrite, layer: int, settings: EditSet
 
 
 def shortest(
-    suffixes: Suffixes, target: Int[Tensor, " token"], delta: Float[Tensor, " d_model"], enough: float
+    suffixes: Suffixes, target: Int[Tensor, " pos"], delta: Float[Tensor, " d_model"], enough: float
 ) -> Float[Tensor, " d_model"]:
     """The smallest of ``SHARES`` of delta under which the target keeps a probability of ``enough``, delta itself where none does.
 
@@ -116,13 +116,13 @@ def _optimise(
 
 def _log_probs(
     suffixes: Suffixes, delta: Float[Tensor, " d_model"], noise: Float[Tensor, "batch _ d_model"] | None = None
-) -> Float[Tensor, "batch token d_vocab"]:
+) -> Float[Tensor, "batch pos d_vocab"]:
     return suffixes.logits(delta, noise).to(delta.device).float().log_softmax(-1)
 
 
 def _target_nll(
-    log_probs: Float[Tensor, "batch token d_vocab"], target: Int[Tensor, " token"]
-) -> Float[Tensor, "context token"]:
+    log_probs: Float[Tensor, "batch pos d_vocab"], target: Int[Tensor, " pos"]
+) -> Float[Tensor, "context pos"]:
     """-log p of the target's tokens in each context; the last of the batch is the essence prompt."""
     return -log_probs[:-1].gather(-1, target.to(log_probs.device).expand(len(log_probs) - 1, -1)[..., None])[..., 0]
 
