@@ -5,7 +5,6 @@ measures only these rows and puts them in place of those in results.json.
 """
 
 import argparse
-import datetime
 import json
 import logging
 import os
@@ -16,21 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from experiments.benchmarks import editing, faults, heads, lens, moments, patching, starting, store, tracing
 from experiments.benchmarks.config import FOLDER, ROOT, SEED, Config, Shape, read_goals
 from experiments.benchmarks.harness import PEER_FAULTS, Side, Spread, Timing, check_equal, measure, threads
+from experiments.benchmarks.kept import PAGE, page_of, renewed
 from experiments.benchmarks.least import held_bytes, least
 from experiments.benchmarks.machine import about
-from experiments.benchmarks.rows import Row, page, shown, timed_row
+from experiments.benchmarks.rows import Row, shown, timed_row
 from experiments.benchmarks.sides import OURS, PEERS, PLAIN, Work, ours, plain, random_ids, reference
-from experiments.scaling.tables import scaling_section
 from interp.runner.model import Model, load
 
 FORWARD_ROWS = ("residual", "everything", "stop", "restart")
-PAGE = ROOT / "docs" / "benchmarks.md"
 PROMPT = "The Eiffel Tower is located in the city of"
 
 
@@ -245,7 +242,7 @@ def bench(model: Model, config: Config, command: str, say: Callable[[str], None]
     runner = Bench(model, config, say)
     rows = _told((row for group in GROUPS.values() for row in group(runner)), say)
     data = {"about": described, "rows": [row.to_json() for row in rows], "failures": runner.failures}
-    return page(rows, described, runner.failures, scaling_section()), data
+    return page_of(data), data
 
 
 def again(
@@ -254,25 +251,8 @@ def again(
     """One group of rows measured again and put in place of the old ones, at the end where there were none; the page says which and when."""
     old = json.loads((folder / "results.json").read_text())
     runner = Bench(model, config, say)
-    new = _told(GROUPS[group](runner), say)
-    keys = {row.key for row in new}
-    before = [Row.of(row) for row in old["rows"]]
-    place = next((index for index, row in enumerate(before) if row.key in keys), len(before))
-    rows = [*before[:place], *new, *(row for row in before[place:] if row.key not in keys)]
-    seen = f"{', '.join(sorted(keys))}: {datetime.datetime.now(datetime.UTC).date().isoformat()}"
-    earlier = [part for part in old["about"].get("measured again", "").split("; ") if part and seen not in part]
-    entry = f"{seen}, load average before {psutil.getloadavg()[0]:.1f}"
-    described = {**old["about"], "measured again": "; ".join([*earlier, entry])}
-    failures = [*old["failures"], *runner.failures]
-    data = {"about": described, "rows": [row.to_json() for row in rows], "failures": failures}
-    return page(rows, described, failures, scaling_section()), data
-
-
-def write_page() -> None:
-    """docs/benchmarks.md anew, from the results that are there."""
-    kept = json.loads((FOLDER / "results.json").read_text())
-    rows = [Row.of(row) for row in kept["rows"]]
-    PAGE.write_text(page(rows, kept["about"], kept["failures"], scaling_section()))
+    data = renewed(old, _told(GROUPS[group](runner), say), runner.failures)
+    return page_of(data), data
 
 
 def main(arguments: list[str] | None = None) -> int:

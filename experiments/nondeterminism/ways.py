@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from experiments.benchmarks.harness import threads
 from experiments.nondeterminism.config import Config
 from interp.runner.model import Model
 
@@ -77,17 +78,6 @@ def _padded_left(model: Model, ids: Sequence[int], longer: Sequence[int]) -> Flo
     mask[0, :n_padding] = 0
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     return model.hf(rows, attention_mask=mask, position_ids=positions).logits[0, n_padding:]
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Torch with this many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def _losing(total: int, lost: dict[str, int], lose_node: Callable[[], None]) -> 
 
     def step(what: str, done: int, of: int | None) -> None:
         if done >= total // FRACTION and "worker" not in lost:
-            _actors()[0].kill()
+            actors()[0].kill()
             lost["worker"] = done
         if done >= total // 2 and "node" not in lost:
             lose_node()
@@ -111,7 +111,7 @@ def _losing(total: int, lost: dict[str, int], lose_node: Callable[[], None]) -> 
     return step
 
 
-def _actors() -> list[psutil.Process]:
+def actors() -> list[psutil.Process]:
     """The processes of this cluster's workers; nobody else's."""
     found = []
     for process in psutil.Process().children(recursive=True):

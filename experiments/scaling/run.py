@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from experiments.benchmarks.run import write_page
+from experiments.benchmarks.kept import write_page
 from experiments.scaling.config import Collected, Config
 from experiments.scaling.tables import RESULTS, Timed
 from interp.files import write_bytes

@@ -67,7 +67,7 @@ class LayerEdit:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ValueCurve:
-    """How the value of one fact was found: each step of the optimisation, before its update.
+    """How the value of one fact was found: each step of the optimisation, before its update; where it was shortened then, last that.
 
     ``nats`` parts sum to ``loss``: the target's mean negative log-likelihood over the contexts, the divergence on the essence prompt,
     the decay of delta. ``probability`` is the geometric mean over the contexts of the target's probability per token;
@@ -82,7 +82,9 @@ class ValueCurve:
     bare_probability: Float[Tensor, " step"]
     delta_norm: Float[Tensor, " step"]
     start_norm: float
-    stop_reason: str  # "steps" or "loss" (the loss fell below its threshold)
+    stop_reason: (
+        str  # "steps", "loss" (the loss fell below its threshold) or "enough" (then shortened to what is enough)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

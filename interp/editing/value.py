@@ -47,27 +47,12 @@ def optimise_value(model: Model, rewrite: Rewrite, layer: int, settings: EditSet
     suffixes = Suffixes(run, layer, positions, columns, place)
     starts = suffixes.start[:-1].float()
     start = starts.mean(0) if settings.averaged and place == "mlp" else starts[0]
-    target = torch.tensor(rewrite.target.ids)
-    delta, curve = _optimise(suffixes, target, start, settings, rewrite.seed)
+    loss = _Loss(suffixes=suffixes, target=torch.tensor(rewrite.target.ids), start=start, settings=settings)
+    delta, steps, reason = _optimised(loss, rewrite.seed)
     if settings.enough_probability is not None:
-        delta = shortest(suffixes, target, delta, settings.enough_probability)
-    return Value(delta=delta, start=start, curve=curve)
-
-
-def shortest(
-    suffixes: Suffixes, target: Int[Tensor, " pos"], delta: Float[Tensor, " d_model"], enough: float
-) -> Float[Tensor, " d_model"]:
-    """The smallest of ``SHARES`` of delta under which the target keeps a probability of ``enough``, delta itself where none does.
-
-    The probability is the geometric mean over the contexts and the target's tokens, without noise; the essence prompt, the last of the
-    suffixes, has no part in it.
-    """
-    for share in SHARES:
-        with torch.no_grad():
-            nll = _target_nll(_log_probs(suffixes, share * delta), target)
-        if float((-nll.mean()).exp()) >= enough:
-            return share * delta
-    return delta
+        delta, shortened = _shortened(loss, delta, settings.enough_probability)
+        steps, reason = [*steps, *shortened], "enough" if shortened else reason
+    return Value(delta=delta, start=start, curve=_curve(steps, float(start.norm()), reason))
 
 
 def spread_over(n: int, wanted: int | None) -> list[int]:
@@ -79,52 +64,76 @@ def spread_over(n: int, wanted: int | None) -> list[int]:
     return [0, *(1 + round(i * (n - 2) / (wanted - 2)) for i in range(wanted - 1))]
 
 
-def _optimise(
-    suffixes: Suffixes, target: Tensor, start: Tensor, settings: EditSettings, seed: int
-) -> tuple[Float[Tensor, " d_model"], ValueCurve]:
+@dataclass(kw_only=True, eq=False)
+class _Loss:
+    """What the optimisation makes small. The last of ``suffixes`` is the essence prompt.
+
+    ``essence`` is its prediction without a change, which the first call reads: delta is zero there.
+    """
+
+    suffixes: Suffixes
+    target: Int[Tensor, " pos"]
+    start: Float[Tensor, " d_model"]
+    settings: EditSettings
+    essence: Float[Tensor, " d_vocab"] | None = None
+
+    def __call__(
+        self, delta: Float[Tensor, " d_model"], noise: Float[Tensor, "batch _ d_model"] | None = None
+    ) -> tuple[Tensor, list[float]]:
+        """The loss, differentiable with respect to delta, and what the curve holds of it."""
+        log_probs = self.suffixes.logits(delta, noise).to(delta.device).float().log_softmax(-1)
+        nll = -log_probs[:-1].gather(-1, self.target.to(log_probs.device).expand(len(log_probs) - 1, -1)[..., None])
+        by_context = nll[..., 0].mean(1)
+        self.essence = log_probs[-1, 0].detach() if self.essence is None else self.essence
+        # KL(changed || unchanged), as in the paper.
+        divergence = self.settings.kl_weight * kl_div(self.essence, log_probs[-1, 0], reduction="sum", log_target=True)
+        decay = self.settings.decay * delta.norm() / self.start.norm() ** 2
+        loss = by_context.mean() + divergence + decay
+        return loss, _numbers(loss, by_context, divergence, decay, delta)
+
+
+def _optimised(loss: _Loss, seed: int) -> tuple[Float[Tensor, " d_model"], list[list[float]], str]:
+    """Delta, each step on the way to it, and why it ended."""
+    settings, start = loss.settings, loss.start
     delta = torch.zeros_like(start, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=settings.learning_rate)
     radius = settings.clamp * start.norm()
     generator = torch.Generator().manual_seed(seed)
-    essence: Tensor | None = None
     steps: list[list[float]] = []
     reason = "steps"
     for step in range(settings.steps):
         with torch.enable_grad():
-            noise = _disturbance(suffixes.following, settings.noise, generator) if settings.noise else None
-            log_probs = _log_probs(suffixes, delta, noise)
-            by_context = _target_nll(log_probs, target).mean(1)
-            essence = log_probs[-1, 0].detach() if essence is None else essence
-            # KL(changed || unchanged), as in the paper.
-            divergence = settings.kl_weight * kl_div(essence, log_probs[-1, 0], reduction="sum", log_target=True)
-            decay = settings.decay * delta.norm() / start.norm() ** 2
-            loss = by_context.mean() + divergence + decay
-        steps.append(_numbers(loss, by_context, divergence, decay, delta))
-        if not torch.isfinite(loss):
+            noise = _disturbance(loss.suffixes.following, settings.noise, generator) if settings.noise else None
+            found, numbers = loss(delta, noise)
+        steps.append(numbers)
+        if not torch.isfinite(found):
             raise NumericsError(f"the loss is not finite at step {step} of the optimisation; the model is as it was")
-        if steps[-1][0] < settings.stop_loss_nats:
+        if numbers[0] < settings.stop_loss_nats:
             reason = "loss"
             break
         if step == settings.steps - 1:
             break
-        (delta.grad,) = torch.autograd.grad(loss, [delta])
+        (delta.grad,) = torch.autograd.grad(found, [delta])
         optimiser.step()
         with torch.no_grad():
             delta.mul_((radius / delta.norm()).clamp(max=1.0))
-    return delta.detach(), _curve(steps, float(start.norm()), reason)
+    return delta.detach(), steps, reason
 
 
-def _log_probs(
-    suffixes: Suffixes, delta: Float[Tensor, " d_model"], noise: Float[Tensor, "batch _ d_model"] | None = None
-) -> Float[Tensor, "batch pos d_vocab"]:
-    return suffixes.logits(delta, noise).to(delta.device).float().log_softmax(-1)
+def _shortened(
+    loss: _Loss, delta: Float[Tensor, " d_model"], enough: float
+) -> tuple[Float[Tensor, " d_model"], list[list[float]]]:
+    """The smallest of ``SHARES`` of delta under which the target keeps a probability of ``enough``, and the curve's numbers there.
 
-
-def _target_nll(
-    log_probs: Float[Tensor, "batch pos d_vocab"], target: Int[Tensor, " pos"]
-) -> Float[Tensor, "context pos"]:
-    """-log p of the target's tokens in each context; the last of the batch is the essence prompt."""
-    return -log_probs[:-1].gather(-1, target.to(log_probs.device).expand(len(log_probs) - 1, -1)[..., None])[..., 0]
+    The probability is the curve's, the geometric mean over the contexts and the target's tokens, without noise. Delta itself and nothing
+    where no part is enough.
+    """
+    for share in SHARES:
+        with torch.no_grad():
+            _, numbers = loss(share * delta)
+        if numbers[_PROBABILITY] >= enough:
+            return share * delta, [numbers]
+    return delta, []
 
 
 def _disturbance(
@@ -133,6 +142,10 @@ def _disturbance(
     """Gaussian noise of ``size`` times the root mean square of each position. The essence is read before all of them."""
     noise = torch.randn(stream.shape, generator=generator).to(stream)  # drawn on the CPU: the same on every device
     return noise * (size * stream.square().mean(-1, keepdim=True).sqrt())
+
+
+_PROBABILITY = 4
+"""Where the probability over the contexts stands among the numbers of a step."""
 
 
 def _numbers(loss: Tensor, by_context: Tensor, divergence: Tensor, decay: Tensor, delta: Tensor) -> list[float]:

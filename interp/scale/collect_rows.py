@@ -56,10 +56,8 @@ class RowBuffers:
     def of(self, name: str, shape: Sequence[int]) -> Tensor:
         """The rows of a site, each of this shape."""
         if name not in self._room:
-            some_more = (
-                self.n_rows // 8
-            )  # the next shard can be a window longer; memory is taken where it is written to
-            self._room[name] = torch.empty(self.n_rows + some_more, *shape, dtype=self._dtype)
+            # The next shard can be a window longer. Memory is taken where it is written to.
+            self._room[name] = torch.empty(self.n_rows + self.n_rows // 8, *shape, dtype=self._dtype)
         return self._room[name][: self.n_rows]
 
     @property

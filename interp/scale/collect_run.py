@@ -204,9 +204,8 @@ class _Tasks(Iterator[ShardTask]):
 def _other_machine(before: Provenance, now: Provenance) -> str:
     """What of a run's surroundings is not as before, in words; empty where all is."""
     old, new = asdict(before), asdict(now)
-    old["device"], new["device"] = (
-        str(run["device"]).partition(":")[0] for run in (old, new)
-    )  # not which of several GPUs
+    for run in (old, new):
+        run["device"] = str(run["device"]).partition(":")[0]  # not which of several GPUs
     apart = [f"{name} {new[name]} (before: {old[name]})" for name in ("device", "threads") if old[name] != new[name]]
     libraries = ("torch", "transformers")
     versions = [(name, before.versions.get(name), now.versions.get(name)) for name in libraries]

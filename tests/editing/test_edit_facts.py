@@ -381,6 +381,11 @@ def test_delta_is_shortened_to_what_is_enough(small, moments, noise):
     for enough, share in (*cases, ((1 + found[-1]) / 2, 1.0)):
         short = make(model, moments("llama"), BRIDGE, settings=replace(settings, enough_probability=enough))
         close(change(short), share * change(whole))
+        (before,), (curve,) = whole.curves, short.curves
+        assert curve.stop_reason == ("enough" if share < 1 else before.stop_reason)
+        if share < 1:
+            close(curve.delta_norm[-1], share * before.delta_norm[-1])
+            close(curve.probability[-1], torch.tensor(dict(zip((*SHARES, 1.0), found, strict=True))[share]))
 
 
 @pytest.mark.parametrize("method", METHODS)

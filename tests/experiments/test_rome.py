@@ -14,6 +14,7 @@ from experiments.rome.many import Together, one_after_another
 from experiments.rome.singles import AFTER, BOTH, Singles, measure
 from experiments.rome.summary import many_lines, single_lines, values
 from experiments.rome.workshop import OutOfTime, Workshop
+from fact_files import write_fact_files
 from interp.editing.stack import applied_edits
 from interp.errors import UsageError
 
@@ -31,24 +32,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def files(small, tmp_path_factory):
-    """(cases, texts): facts whose true object is what the tiny model says, and sentences of its words."""
-    folder = tmp_path_factory.mktemp("rome")
-    records = []
-    for i, subject in enumerate(SUBJECTS):
-        prompt = f"the {subject} is in the city of"
-        said = word_model.WORDS[int(small.run(prompt, logits="last").last_logits.argmax())]
-        records.append(
-            {
-                "case_id": i, "prompt": prompt, "subject": subject, "target_new": "Ann" if said != "Ann" else "Bob",
-                "ground_truth": said, "rephrase_prompt": f"near the {subject} lies", "locality_prompt": "Carl lies near",
-                "locality_ground_truth": "Dora",
-            }
-        )  # fmt: skip
-    (folder / "cases.json").write_text(json.dumps(records))
-    words = word_model.WORDS
-    lines = [" ".join(words[(7 * row + 3 * i) % len(words)] for i in range(30)) for row in range(12)]
-    (folder / "texts.txt").write_text("\n".join(lines) + "\n")
-    return folder / "cases.json", folder / "texts.txt"
+    return write_fact_files(tmp_path_factory.mktemp("rome"), small, SUBJECTS, words_a_line=30)
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from experiments.second_moment_corpus.figure import corpus_figure
 from experiments.second_moment_corpus.moments import AGAIN, DEFAULT, IDENTITY, OTHER, apart, tried_moments
 from experiments.second_moment_corpus.scores import score_all
 from experiments.second_moment_corpus.summary import difference_lines, distance_lines, score_lines, values
+from fact_files import write_fact_files
 from interp.editing.contexts import sample_contexts
 from interp.editing.edit_facts import edit_facts
 from interp.editing.settings import settings_of
@@ -42,24 +43,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def files(small, tmp_path_factory):
-    """(cases, texts): facts whose true object is what the tiny model says, and sentences of its words."""
-    folder = tmp_path_factory.mktemp("corpus")
-    records = []
-    for i, subject in enumerate(SUBJECTS):
-        prompt = f"the {subject} is in the city of"
-        said = word_model.WORDS[int(small.run(prompt, logits="last").last_logits.argmax())]
-        records.append(
-            {
-                "case_id": i, "prompt": prompt, "subject": subject, "target_new": "Ann" if said != "Ann" else "Bob",
-                "ground_truth": said, "rephrase_prompt": f"near the {subject} lies", "locality_prompt": "Carl lies near",
-                "locality_ground_truth": "Dora",
-            }
-        )  # fmt: skip
-    (folder / "cases.json").write_text(json.dumps(records))
-    words = word_model.WORDS
-    lines = [" ".join(words[(7 * row + 3 * i) % len(words)] for i in range(60)) for row in range(12)]
-    (folder / "texts.txt").write_text("\n".join(lines) + "\n")
-    return folder / "cases.json", folder / "texts.txt"
+    return write_fact_files(tmp_path_factory.mktemp("corpus"), small, SUBJECTS, words_a_line=60)
 
 
 @pytest.fixture(autouse=True)

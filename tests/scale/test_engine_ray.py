@@ -5,11 +5,11 @@ import sys
 from collections import deque
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 import word_model
 from engine_work import Squares
+from experiments.same_rows.runs import actors
 from interp.errors import InterpError, UsageError
 from interp.runner.model import load
 from interp.scale.collect import collect
@@ -51,18 +51,6 @@ def cluster():
     yield made, second
     ray.shutdown()
     made.shutdown()
-
-
-def actors() -> list[psutil.Process]:
-    """The processes of our workers; nobody else's."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if process.cmdline()[:1] and "ray::_Actor" in process.cmdline()[0]:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def test_a_store_is_that_of_one_process_though_a_worker_is_lost(cluster, tmp_path) -> None:

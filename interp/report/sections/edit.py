@@ -20,7 +20,11 @@ from interp.tokens import visible
 
 _LINES = 6
 """Facts whose course is drawn."""
-_STOPS = {"steps": "all steps were made", "loss": "the loss fell below its threshold"}
+_STOPS = {
+    "steps": "all steps were made",
+    "loss": "the loss fell below its threshold",
+    "enough": "then shortened to what is enough",
+}
 
 
 def facts(result: Any, prompt: str) -> Section | None:
