@@ -158,6 +158,10 @@ def test_memory_that_runs_out_halves_the_batch_and_is_said(config, whole, tmp_pa
     assert told
     assert all(line.startswith("out of memory with ") and "tokens a batch; going on with " in line for line in told)
     assert sum(size > 3 for size in sizes) == len(told) <= 3, "later batches are smaller from the start"
+    for line in told:
+        tried, left = (int(word.replace(",", "")) for word in line.split() if word[0].isdigit())
+        assert left == tried // 2
+    assert any(1 < size <= 3 for size in sizes), "the halves share a forward"
 
 
 def test_memory_that_is_short_for_one_prompt_is_its_row(config, tmp_path, monkeypatch) -> None:
