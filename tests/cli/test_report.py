@@ -288,3 +288,13 @@ def test_a_file_that_is_no_result_is_one_line(interp, tmp_path: Path, name: str)
 
 def test_the_public_names_make_the_same_page(tmp_path: Path) -> None:
     assert package.report([samples.lens(layers=3)]).findings == report([samples.lens(layers=3)]).findings
+
+
+def test_the_how_to_lists_every_section() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "report.md").read_text(encoding="utf-8")
+    listed = [line for line in page.split("\n") if line.startswith("| `") and "`--sections`" not in line]
+    assert len(listed) == len(ANALYSES)
+    for line, (name, analysis) in zip(listed, ANALYSES.items(), strict=True):
+        when = "always" if analysis.default else f"`{analysis.needs}`" if analysis.needs else "when named"
+        assert line.startswith(f"| `{name}` | {analysis.shows} | ")
+        assert line.endswith(f"{when} |")
