@@ -42,6 +42,7 @@ def stopped(folder: Path, points: int, seed: int, *only: str) -> int:
     return last["stopped"]
 
 
+@pytest.mark.long
 def test_some_commands_stopped_once(tmp_path: Path) -> None:
     assert stopped(tmp_path, 1, 0, *FEW) >= 4
 
