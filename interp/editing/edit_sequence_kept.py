@@ -82,10 +82,9 @@ class KeptSequence:
         assert path is not None, "only a file holds finished parts"
         try:
             tensors = load(found.numpy().tobytes())
-            text = _text_of(tensors.pop(_HEADER))
-        except (SafetensorError, KeyError, ValueError) as error:
+            edit = unpacked(path, _text_of(tensors.pop(_HEADER)), tensors)
+        except (SafetensorError, ModelError, KeyError, ValueError) as error:
             raise ModelError(f"{path} is not a readable checkpoint ({brief(error)}); remove it") from error
-        edit = unpacked(path, text, tensors)
         assert isinstance(edit, Edit), "only edits are kept"
         return edit
 
