@@ -65,7 +65,9 @@ class KeptSequence:
         self._keep(f"edit.{number}", _as_bytes(save({**tensors, _HEADER: _as_bytes(text.encode())})))
         return made
 
-    def check(self, edited: int, measure: Callable[[], Float64[Tensor, "row fact"]]) -> Float64[Tensor, "row fact"]:
+    def check(
+        self, edited: int, measure: Callable[[], Float64[Tensor, "measure fact"]]
+    ) -> Float64[Tensor, "measure fact"]:
         """The figures of the check after so many facts."""
         found = self._kept.get(f"check.{edited}")
         if found is not None:
@@ -99,7 +101,7 @@ def sequence_key(
     **asked: Any,
 ) -> Mapping[str, Any]:
     """What the work is, for its checkpoint: the model with the edits that it has, and all that was asked."""
-    given = [moments] if isinstance(moments, SecondMoment) else moments
+    given = [moments] if isinstance(moments, SecondMoment) else moments or []
     return request_key(
         model,
         analysis="edit_sequence",
@@ -111,15 +113,15 @@ def sequence_key(
         facts=[asdict(fact) for fact in facts],
         true=[case.true for case in cases],
         windows=[(window.prompt, window.tokens.ids, window.scored_from) for window in windows],
-        moments=given and [(moment.layer, moment.n_tokens, sha256_of(moment.matrix)) for moment in given],
+        moments=[(moment.layer, moment.n_tokens, sha256_of(moment.matrix)) for moment in given],
         settings=settings.plain(),
         **asked,
     )
 
 
-def _as_bytes(data: bytes) -> UInt8[Tensor, " byte"]:
+def _as_bytes(data: bytes) -> UInt8[Tensor, " _"]:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-def _text_of(data: UInt8[Tensor, " byte"]) -> str:
+def _text_of(data: UInt8[Tensor, " _"]) -> str:
     return data.numpy().tobytes().decode()

@@ -42,8 +42,8 @@ class Watch:
         if self.windows:
             self.perplexities.append(perplexity[0])
 
-    def _measured(self, edited: int) -> Float64[Tensor, "row fact"]:
-        """Four rows: accuracy, nats of the new and of the true object, and the perplexity, which is the same for every fact."""
+    def _measured(self, edited: int) -> Float64[Tensor, "measure fact"]:
+        """Accuracy, nats of the new object, nats of the true one, and the perplexity, which is the same for every fact."""
         model = self.model
         probes = []
         for index, fact in enumerate(self.facts[:edited]):
