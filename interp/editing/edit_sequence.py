@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from interp.checkpoint import Checkpoint
 from interp.editing.cases import EditCase
@@ -125,27 +127,26 @@ def edit_sequence(
         )
         watch = Watch(model=model, facts=tuple(facts), cases=tuple(cases), windows=windows, kept=kept)
         done, drift = _edit_all(maker, watch, limits, batch, every, progress or silent)
-    moved_layers = tuple(sorted({layer for moved in drift for layer in moved}))
-    rows = [[moved.get(layer, 0.0) for layer in moved_layers] for moved in drift]
-    return EditSequence(
-        provenance=model.provenance(seed=seed),
-        facts=tuple(facts),
-        method=method,
-        batch=batch,
-        edits=tuple(done),
-        layers=moved_layers,
-        drift=torch.tensor(rows, dtype=torch.float64).reshape(len(drift), len(moved_layers)),
-        checked=torch.tensor(watch.checked),
-        accuracy=torch.tensor(watch.accuracy, dtype=torch.float64),
-        new_nats=torch.tensor(watch.new_nats, dtype=torch.float64),
-        true_nats=torch.tensor(watch.true_nats, dtype=torch.float64) if cases else None,
-        perplexity=torch.tensor(watch.perplexities, dtype=torch.float64) if windows else None,
-        n_texts=len(texts),
-        stop_reason=limits.reason,
-        warnings=tuple(limits.warnings),
-        confidence=confidence,
-        seconds=kept.seconds,
-    )
+        moved_layers, moved = _by_layer(drift)
+        return EditSequence(
+            provenance=model.provenance(seed=seed),
+            facts=tuple(facts),
+            method=method,
+            batch=batch,
+            edits=tuple(done),
+            layers=moved_layers,
+            drift=moved,
+            checked=torch.tensor(watch.checked),
+            accuracy=torch.tensor(watch.accuracy, dtype=torch.float64),
+            new_nats=torch.tensor(watch.new_nats, dtype=torch.float64),
+            true_nats=torch.tensor(watch.true_nats, dtype=torch.float64) if cases else None,
+            perplexity=torch.tensor(watch.perplexities, dtype=torch.float64) if windows else None,
+            n_texts=len(texts),
+            stop_reason=limits.reason,
+            warnings=tuple(limits.warnings),
+            confidence=confidence,
+            seconds=kept.seconds,
+        )
 
 
 def _edit_all(
@@ -177,6 +178,13 @@ def _edit_all(
         with _with_all(model, done):
             watch.check(edited)
     return done, drift
+
+
+def _by_layer(drift: Sequence[dict[int, float]]) -> tuple[tuple[int, ...], Float64[Tensor, "edit layer"]]:
+    """The layers that any edit moved, and how far each was moved after each edit; 0 where none had moved it yet."""
+    layers = tuple(sorted({layer for moved in drift for layer in moved}))
+    rows = [[moved.get(layer, 0.0) for layer in layers] for moved in drift]
+    return layers, torch.tensor(rows, dtype=torch.float64).reshape(len(drift), len(layers))
 
 
 @dataclass(kw_only=True, eq=False)
