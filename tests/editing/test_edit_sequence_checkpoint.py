@@ -257,6 +257,22 @@ def test_a_checkpoint_of_other_work_is_refused(asked, tmp_path) -> None:
     )  # the same, said otherwise
 
 
+def test_an_edit_of_a_loaded_model_is_told_by_its_factors(asked, monkeypatch) -> None:
+    """The hash of a loaded model's files, unlike that of a model in memory, does not see what is applied to it."""
+    model, options = asked()
+    monkeypatch.setattr(edit_sequence_kept, "request_key", lambda model, **asked: asked)
+
+    def key():
+        return edit_sequence_kept.sequence_key(model, FACTS, CASES, (), options["moments"], QUICK)
+
+    found = [key()]
+    for seed in (1, 2):
+        with random_edit(model, [0], seed=seed).applied(model):
+            found.append(key())
+    assert found[0] == key()
+    assert found[0] != found[1] != found[2] != found[0]
+
+
 def test_what_cannot_be_read_or_written_is_said_before_any_edit(asked, tmp_path, monkeypatch) -> None:
     model, options = asked()
     path = tmp_path / "kept.safetensors"
