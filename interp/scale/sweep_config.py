@@ -200,7 +200,7 @@ class _Reader:
             grid={name: tuple(_jsonable(values, f"{self.where}: grid")) for name, values in grid.items()},
             seed=values.of(given, "seed", int, "a whole number", 0),
             threads=values.at_least(1, given, "threads", 1),
-            batch_tokens=values.at_least(1, given, "batch_tokens", None),
+            batch_tokens=values.at_least(1, given, "batch_tokens", 1) if "batch_tokens" in given else None,
             gpus=None if gpus is None else float(gpus),
         )
 

@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from interp.errors import UsageError, unknown
-
-N = TypeVar("N", int, None)
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,9 @@ class Values:
             return value
         raise UsageError(f"{self.where}: {name!r} must be {said}, got {value!r}")
 
-    def at_least(self, least: int, given: Mapping[str, Any], name: str, default: N) -> int | N:
-        """The whole number of a name, or its default. Raises UsageError for one below ``least``."""
+    def at_least(self, least: int, given: Mapping[str, Any], name: str, default: int) -> int:
+        """The whole number of a name. Raises UsageError for one below ``least``."""
         value = self.of(given, name, int, "a whole number", default)
-        if value is not None and value < least:
+        if value < least:
             raise UsageError(f"{self.where}: {name} is {value}; give {least} or more")
         return value
