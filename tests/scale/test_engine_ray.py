@@ -75,6 +75,7 @@ def test_a_store_is_that_of_one_process_though_a_worker_is_lost(cluster, tmp_pat
     assert small_corpus.files(tmp_path / "spread") == small_corpus.files(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_actors_write_shards_through_fsspec(cluster, tmp_path) -> None:
     """``dir`` is no folder of ours but a place that fsspec knows and other processes reach, as a bucket is."""
     made = word_model.build()
