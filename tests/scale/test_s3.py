@@ -120,7 +120,7 @@ def test_rows_are_those_of_a_folder_whoever_writes_them(bucket: str, tmp_path) -
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep(config, f"{bucket}/cut", progress=stop)
-    assert len(system.ls(f"{bucket}/cut/parts", detail=False)) == 3
-    sweep(config, f"{bucket}/cut", resume=True)
-    assert system.cat_file(f"{bucket}/cut/rows.parquet") == expected
+        sweep(config, f"{bucket}/sweep-cut", progress=stop)
+    assert len(system.ls(f"{bucket}/sweep-cut/parts", detail=False)) == 3
+    sweep(config, f"{bucket}/sweep-cut", resume=True)
+    assert system.cat_file(f"{bucket}/sweep-cut/rows.parquet") == expected
