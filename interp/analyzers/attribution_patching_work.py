@@ -18,7 +18,7 @@ from interp.errors import NumericsError
 from interp.interventions import Steer
 from interp.maths.attribution_patching import first_order, places_between
 from interp.models.progress import silent
-from interp.runner.memory import least_free
+from interp.runner.memory import least_free, most_tokens
 from interp.runner.model import Model
 from interp.runner.run import Run
 from interp.sites import Site
@@ -27,7 +27,7 @@ ENTRY = Site("resid_pre", 0)
 """What integrated gradients interpolate: the stream entering the first block."""
 _SHARE_OF_FREE = 0.4
 _MOST_TOKENS = 1024
-"""Tokens whose forward is held for one backward, even where more would fit."""
+"""Tokens whose forward is held for one backward on a CPU, even where more would fit."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -175,7 +175,8 @@ def fitting(slopes: Slopes, group: Group) -> Iterator[tuple[Group, int]]:
     width = 12 * atlas.d_model + 5 * (atlas.d_mlp or 4 * atlas.d_model) + 8 * atlas.n_heads * atlas.d_head
     a_token = slopes.model.dtype.itemsize * atlas.n_layers * (width + 3 * atlas.n_heads * n_pos)
     free = least_free(slopes.model)
-    tokens = _MOST_TOKENS if free is None else min(_MOST_TOKENS, int(_SHARE_OF_FREE * free / a_token))
+    most = most_tokens(slopes.model.device, _MOST_TOKENS)
+    tokens = _MOST_TOKENS if free is None else min(most, int(_SHARE_OF_FREE * free / a_token))
     size = max(1, tokens // n_pos)
     for start in range(0, len(group.pairs), size):
         chosen = slice(start, start + size)

@@ -43,6 +43,11 @@ def resolve_device(device: str) -> "torch.device":
     raise UsageError(f"device {device!r} is not available here; available: auto, {', '.join(devices)}")
 
 
+def takes_accelerator(device: str) -> bool:
+    """Whether ``device`` ("auto" takes the best that is here) is another than the CPU."""
+    return (available_devices()[0] if device == "auto" else device).partition(":")[0] != "cpu"
+
+
 def free_memory(device: "torch.device") -> int | None:
     """Free bytes on a device; None where it cannot be told."""
     import psutil

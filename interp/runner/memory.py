@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+TOKENS_ON_ACCELERATOR = 32_768
+"""Positions of a forward beyond which an accelerator gets no faster; one with room for them needs more than a CPU to be busy."""
+
 
 def site_elements(site: Site, atlas: Atlas, n_rows: int, n_pos: int, n_queries: int) -> int:
     """Numbers in a site's tensor, with ``n_queries`` of ``n_pos`` positions kept."""
@@ -68,6 +71,11 @@ def check_memory(
             f"this run would keep {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on {model.device}; capture fewer sites, "
             "slice positions=..., ask for logits='last', reduce captures as they are made, or run fewer prompts at once"
         )
+
+
+def most_tokens(device: torch.device, on_cpu: int) -> int:
+    """Positions of a forward that are worth running at once where memory allows it: ``on_cpu`` on a CPU, more elsewhere."""
+    return on_cpu if device.type == "cpu" else TOKENS_ON_ACCELERATOR
 
 
 def least_free(model: "Model") -> int | None:

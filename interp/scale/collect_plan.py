@@ -11,7 +11,7 @@ from interp.corpora import Documents
 from interp.editing.folder_log import name_of
 from interp.editing.stack import applied_edits
 from interp.errors import UsageError
-from interp.runner.memory import forward_bytes, least_free, site_elements
+from interp.runner.memory import forward_bytes, least_free, most_tokens, site_elements
 from interp.runner.model import Model
 from interp.scale.store_files import Place
 from interp.scale.store_manifest import MANIFEST, Manifest, Origin, Settings, read_manifest, resumed
@@ -19,9 +19,8 @@ from interp.sites import Site
 
 _SHARE_OF_FREE = 0.25
 """Share of the free memory that one forward may take."""
-_MOST_TOKENS = {"cpu": 2048}
-_MOST_TOKENS_ELSEWHERE = 32_768
-"""Positions of a batch beyond which a forward gets no faster."""
+_MOST_TOKENS = 2048
+"""Positions of a batch beyond which a forward on a CPU gets no faster."""
 _SHARD_BYTES = 1 << 27
 _SHARD_ROWS = (256, 65_536)
 _SHARD_TOKENS = 1 << 20
@@ -109,6 +108,6 @@ def _planned(model: Model, sites: Sequence[Site], asked: dict[str, Any], threads
 
 def _batch_tokens(model: Model, window: int, captured: int) -> int:
     """Positions of a batch that fit in a share of the free memory, with ``captured`` bytes kept of each; a power of two."""
-    most, free = _MOST_TOKENS.get(model.device.type, _MOST_TOKENS_ELSEWHERE), least_free(model)
+    most, free = most_tokens(model.device, _MOST_TOKENS), least_free(model)
     fit = most if free is None else int(_SHARE_OF_FREE * free / (forward_bytes(model, window) + captured))
     return 1 << int(math.log2(max(window, min(most, fit))))

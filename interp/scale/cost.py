@@ -99,6 +99,40 @@ def logit_lens(size: ModelSize, length: int) -> int:
     return forward(size, length) + size.n_layers * length * size.unembed
 
 
+def tuned_lens(size: ModelSize, length: int) -> int:
+    """A logit lens whose streams each go through their translator first."""
+    return logit_lens(size, length) + size.n_layers * length * 2 * size.d_model**2
+
+
+def fit_tuned_lens(size: ModelSize, lengths: Sequence[int]) -> int:
+    """Texts without logits, the products of every layer's stream with itself and with the last, and what each layer's fit explains.
+
+    Solving, cubic in the width as well, is not counted.
+    """
+    runs = sum(forward(size, length, unembedded=0) for length in lengths)
+    return runs + size.n_layers * (4 * size.d_model**2 * sum(lengths) + 2 * size.d_model**3)
+
+
+def residual_story(size: ModelSize, length: int) -> int:
+    """The forward with the last logits, those once more, and an unembedding of what attention and MLP of each layer write."""
+    return forward(size, length, unembedded=1) + (1 + 2 * size.n_layers * length) * size.unembed
+
+
+def token_losses(size: ModelSize, length: int) -> int:
+    """The forward with the last logits, and those of all positions, part by part of the vocabulary."""
+    return forward(size, length, unembedded=1) + length * size.unembed
+
+
+def next_token_logits(size: ModelSize, length: int) -> int:
+    """The forward with the last logits, and those once more from the stream."""
+    return forward(size, length, unembedded=1) + size.unembed
+
+
+def decoding_choices(size: ModelSize, length: int) -> int:
+    """The forward with the last logits."""
+    return forward(size, length, unembedded=1)
+
+
 def direct_logit_attribution(size: ModelSize, length: int) -> int:
     """The forward with the logits of one position; each component is one product with one direction."""
     return forward(size, length, unembedded=1)

@@ -38,10 +38,11 @@ def sweep(
     Args:
         config: a TOML or YAML file, or a mapping with its keys: ``analyzer`` (such as "logit_lens" or "causal_trace"), ``model`` or
             ``models`` (names, or tables with ``name``, ``revision``, ``dtype``, ``device``, ``device_map``, ``max_memory``,
-            ``offload_folder``), ``items`` (a list of items, or a table with
-            ``file``, ``skip``, ``limit``, ``fields``), ``settings`` and ``grid`` (of the analyzer's arguments), ``seed``, ``threads``
-            (of each worker, 1), ``gpus`` (of each worker on Ray), ``batch_tokens`` (that share a forward at most, 1024; 1: every item
-            alone), and for all models ``device``, ``dtype``, ``device_map``, ``max_memory``, ``offload_folder``, ``offline``.
+            ``offload_folder``), ``items`` (a list of items, or a table with ``file``, ``skip``, ``limit``, ``fields``), ``settings``
+            and ``grid`` (of the analyzer's arguments), ``seed``, ``threads`` (of each worker, 1), ``gpus`` (of each worker on Ray),
+            ``batch_tokens`` (that share a forward at most; by default 1,024 on a CPU and 32,768 on an accelerator, cut to what a quarter
+            of its free memory holds; 1: every item alone), and for all models ``device``, ``dtype``, ``device_map``, ``max_memory``,
+            ``offload_folder``, ``offline``.
         output: the sweep's folder, new or empty; a path, or an address that fsspec knows, such as ``s3://bucket/folder``. At the end it
             holds ``rows.parquet``, in the order models, points of the grid, items.
         resume: go on with the sweep in the folder, where there is one. What is finished is not done again.

@@ -11,8 +11,11 @@ from typing import Any
 
 from interp.scale.sweep_config import SweepConfig, Task
 
+BATCH_TOKENS = 1024
+"""Tokens that share a forward on a CPU at most, padding included, where nothing is said."""
 MOST_TASKS = 32
-"""Tasks of a batch at most: what is lost when a worker is, and what is waited for before progress is told."""
+"""Tasks of a batch of so many tokens at most, in larger ones as many more: what is lost when a worker is, and what is waited for before
+progress is told."""
 _CHARACTERS_A_TOKEN = 3
 """A low guess, so that a batch seldom holds more tokens than are wanted. The worker, which has the tokenizer, cuts exactly."""
 
@@ -34,13 +37,28 @@ class Batch:
         return (Batch((task,), frozenset([task.index])) for task in self.todo)
 
 
+def batch_tokens_of(config: SweepConfig) -> int:
+    """Tokens that share a forward at most: what was asked for, else 1,024 on a CPU and 32,768 where every model has an accelerator.
+
+    So it follows from the kind of the machine. What a worker has too little memory for, it cuts (see ``sweep_together``).
+    """
+    if config.batch_tokens is not None:
+        return config.batch_tokens
+    from interp.models.device import takes_accelerator
+    from interp.runner.memory import TOKENS_ON_ACCELERATOR
+
+    fast = bool(config.gpus) or all(takes_accelerator(spec.device) for spec in config.models.values())
+    return TOKENS_ON_ACCELERATOR if fast else BATCH_TOKENS
+
+
 def batches_of(config: SweepConfig, tasks: Sequence[Task], wanted: Collection[int]) -> list[Batch]:
     """The batches with a task that is wanted, in the order of their first tasks; single tasks where the analyzer takes one at a time."""
     if config.analyzer.together is None:
         return [Batch((task,), frozenset([task.index])) for task in tasks if task.index in wanted]
     found: list[Batch] = []
+    budget = batch_tokens_of(config)
     for _, group in groupby(tasks, key=lambda task: (task.model, repr(task.point))):
-        for cut in _cut(sorted(group, key=_place), config.batch_tokens):
+        for cut in _cut(sorted(group, key=_place), budget):
             own = frozenset(task.index for task in cut if task.index in wanted)
             found += [Batch(tuple(cut), own)] if own else []
     return sorted(found, key=lambda batch: min(task.index for task in batch.tasks))
@@ -49,9 +67,10 @@ def batches_of(config: SweepConfig, tasks: Sequence[Task], wanted: Collection[in
 def _cut(tasks: Sequence[Task], batch_tokens: int) -> Iterator[list[Task]]:
     """Tasks in order of their length, in pieces that hold about ``batch_tokens`` tokens or fewer."""
     held: list[Task] = []
+    most = MOST_TASKS * max(1, batch_tokens // BATCH_TOKENS)
     for task in tasks:
         tokens = _length(task.item) // _CHARACTERS_A_TOKEN + 1
-        if held and (len(held) == MOST_TASKS or tokens * (len(held) + 1) > batch_tokens):
+        if held and (len(held) == most or tokens * (len(held) + 1) > batch_tokens):
             yield held
             held = []
         held.append(task)

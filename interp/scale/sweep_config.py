@@ -22,8 +22,6 @@ from interp.scale.sweep_models import LOADING, ModelSpec, read_models
 from interp.scale.sweep_values import Values
 
 SUFFIXES = (".toml", ".yaml", ".yml")
-BATCH_TOKENS = 1024
-"""Tokens that share a forward at most, padding included, where an analyzer can run prompts side by side and nothing is said."""
 _KEYS = (
     "analyzer", "model", "models", *LOADING, "offline", "threads", "gpus", "batch_tokens", "seed", "items", "settings", "grid",
 )  # fmt: skip
@@ -49,7 +47,8 @@ class Task:
 class SweepConfig:
     """A sweep, checked: every name is known, every item has what the analyzer needs. Made by ``read_config``.
 
-    ``gpus`` of each worker on Ray; None: one where the cluster has any. ``batch_tokens`` is 1 where every item runs alone.
+    ``gpus`` of each worker on Ray; None: one where the cluster has any. ``batch_tokens`` is 1 where every item runs alone, None until the
+    sweep begins where it is left to the machine (see ``sweep_batches.batch_tokens_of``).
     """
 
     analyzer: SweepAnalyzer
@@ -59,7 +58,7 @@ class SweepConfig:
     grid: dict[str, tuple[Any, ...]]
     seed: int
     threads: int
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: int | None = None
     gpus: float | None = None
 
     @property
@@ -201,7 +200,7 @@ class _Reader:
             grid={name: tuple(_jsonable(values, f"{self.where}: grid")) for name, values in grid.items()},
             seed=values.of(given, "seed", int, "a whole number", 0),
             threads=values.at_least(1, given, "threads", 1),
-            batch_tokens=values.at_least(1, given, "batch_tokens", BATCH_TOKENS),
+            batch_tokens=values.at_least(1, given, "batch_tokens", 1) if "batch_tokens" in given else None,
             gpus=None if gpus is None else float(gpus),
         )
 

@@ -31,6 +31,9 @@ def checked(manifest: Any, url: str) -> dict[str, Any]:
     """The manifest of a folder. Raises ModelError where it is none."""
     try:
         flattened(manifest["sweep"])
+        held = manifest["sweep"].get("batch_tokens", 1)
+        if not isinstance(held, int) or held < 1:
+            raise ValueError(f"batch_tokens is {held!r}")
         for source in manifest["sources"].values():
             provenance_of(source, manifest)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

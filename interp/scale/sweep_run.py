@@ -4,13 +4,14 @@ import datetime
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from interp._version import __version__
 from interp.errors import InterpError, ModelError, UsageError
 from interp.models.cache import Step
 from interp.scale.engine import Engine, Lost
-from interp.scale.sweep_batches import Batch, batches_of
+from interp.scale.sweep_batches import Batch, batch_tokens_of, batches_of
 from interp.scale.sweep_columns import kinds_of, table_of
 from interp.scale.sweep_config import SweepConfig, Task
 from interp.scale.sweep_folder import ITEMS, MANIFEST, ROWS, SweepFolder, as_lines
@@ -46,11 +47,17 @@ class SweepRun:
         self._hosts: set[str] = set()  # of workers whose files are seen here
 
     def begin(self) -> None:
-        """Reads the manifest of what is to be gone on with, and checks that it is the same sweep; or writes a new one."""
+        """Reads the manifest of what is to be gone on with, and checks that it is the same sweep; or writes a new one.
+
+        Where the tokens of a batch are left open, they are those that the sweep was begun with.
+        """
         if self.folder.has(MANIFEST) and (self.folder.has(ROWS) or self.folder.parts()):
             self.manifest = checked(self.folder.read_json(MANIFEST), self.folder.url)
+            if self.config.batch_tokens is None:
+                self.config = replace(self.config, batch_tokens=self.manifest["sweep"].get("batch_tokens"))
             check_same(self.manifest, self.folder.read_json_lines(ITEMS), self.config, self.folder.url)
             return
+        self.config = replace(self.config, batch_tokens=batch_tokens_of(self.config))
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.manifest = new_manifest(self.config, created, __version__)
         self._write_manifest()  # first: by it the folder is known as a sweep's
@@ -164,7 +171,7 @@ class SweepRun:
     def _replies(self, todo: Sequence[Task]) -> Generator[tuple[Task, Reply]]:
         """Each task with its reply, once it is checked: written where we see it, with the weights and versions of the rest."""
         config = self.config
-        work = SweepWork(config.analyzer.name, self.folder.url, config.batch_tokens, self._kinds)
+        work = SweepWork(config.analyzer.name, self.folder.url, batch_tokens_of(config), self._kinds)
         batches = batches_of(config, self.tasks, {task.index for task in todo})
         while batches:
             suspects: list[Batch] = []

@@ -11,6 +11,7 @@ from interp.analyzers.sweep import Part, read_metrics, request_key, sweep, token
 from interp.checkpoint import Checkpoint
 from interp.errors import MemoryLimitError, NumericsError, UsageError
 from interp.interventions import Patch, Scale
+from interp.runner.model import Model
 from oracles.runner import counted_calls
 
 OTHER = [7, 9, 33, 2, 12, 60, 8, 90, 17, 3]
@@ -152,6 +153,11 @@ def test_the_budget_follows_the_free_memory(family, ids, monkeypatch) -> None:
     monkeypatch.setattr(sweeping, "least_free", lambda model: 1_000)
     with pytest.raises(MemoryLimitError, match=r"one row of 10 tokens needs about .* GB"):
         tokens_at_once(run)
+    monkeypatch.setattr(Model, "device", property(lambda self: torch.device("cuda:0")))
+    monkeypatch.setattr(sweeping, "least_free", lambda model: 100 << 30)
+    assert tokens_at_once(run) == 32_768, "what has much room is kept busy"
+    monkeypatch.setattr(sweeping, "least_free", lambda model: 100_000)
+    assert 10 <= tokens_at_once(run) < 4096
 
 
 @pytest.mark.parametrize(

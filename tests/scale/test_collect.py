@@ -16,7 +16,9 @@ import tiny_models
 import word_model
 from interp.editing.stack import applied
 from interp.errors import MemoryLimitError, ModelError, NumericsError, UsageError
+from interp.runner.memory import forward_bytes
 from interp.runner.model import Model
+from interp.scale import collect_plan
 from interp.scale.collect import collect
 from interp.scale.store import open_store
 from interp.scale.store_files import Folder
@@ -235,6 +237,26 @@ def test_memory_that_runs_out_halves_the_batch_says_so_and_is_written_down(small
         (tmp_path / "s" / f"shard-{shard:06d}.json").unlink()
     collect(small, TEXTS, "resid_post@1", tmp_path / "s", shard_rows=900, batch_tokens=128, window=32)
     assert small_corpus.files(tmp_path / "s") == before
+
+
+def test_batches_are_chosen_from_the_free_memory(small, tmp_path, monkeypatch) -> None:
+    """A quarter of it, in powers of two, a window at least; a CPU is busy with fewer tokens than an accelerator."""
+
+    def chosen(free: int | None) -> int:
+        monkeypatch.setattr(collect_plan, "least_free", lambda model: free)
+        settings = {"sites": ("resid_post@1",), "dtype": "float32", "window": 64, "positions": "all", "skip_bos": False}
+        more = {"max_tokens": None, "shard_rows": None, "batch_tokens": None, "threads": None}
+        planned = collect_plan._planned(small, small.sites.sites("resid_post@1"), settings | more, 1)
+        assert planned.shard_rows == 65_536
+        return planned.batch_tokens
+
+    a_token = forward_bytes(small, 64) + 4 * small.atlas.d_model
+    assert chosen(None) == chosen(1 << 40) == 2048
+    assert chosen(4 * 300 * a_token) == 256
+    assert chosen(1) == 64
+    monkeypatch.setattr(Model, "device", property(lambda self: torch.device("cuda:0")))
+    assert chosen(1 << 40) == 32_768
+    assert chosen(4 * 300 * a_token) == 256
 
 
 def test_a_window_that_does_not_fit_alone_is_a_memory_error(small, tmp_path, monkeypatch) -> None:

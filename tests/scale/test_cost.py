@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 import interp
 import tiny_models
 from interp.analyzers.answers import Answer
+from interp.analyzers.tuned_lens import TunedLens
 from interp.editing import stack
 from interp.editing.rewrite import Rewrite
 from interp.editing.settings import EditSettings
@@ -49,6 +50,17 @@ WORK: dict[str, tuple[Callable[[Model], Any], Callable[[ModelSize], int]]] = {
     "batch": (lambda m: m.run([PROMPT, OTHER]), lambda s: 2 * cost.forward(s, N)),
     "collect": (lambda m: m.run(PROMPT, "resid_post@1", logits=False), lambda s: cost.collect(s, N, 1)),
     "logit_lens": (lambda m: interp.logit_lens(m, PROMPT), lambda s: cost.logit_lens(s, N)),
+    "tuned_lens": (lambda m: interp.logit_lens(m, PROMPT, lens=translators(m)), lambda s: cost.tuned_lens(s, N)),
+    "fit_tuned_lens": (
+        lambda m: interp.fit_tuned_lens(m, [PROMPT, OTHER], max_tokens=2 * N),
+        lambda s: cost.fit_tuned_lens(s, [N, N]),
+    ),
+    "residual_story": (lambda m: interp.residual_story(m, PROMPT), lambda s: cost.residual_story(s, N)),
+    "token_losses": (lambda m: interp.token_losses(m, PROMPT), lambda s: cost.token_losses(s, N)),
+    "next_token_logits": (lambda m: interp.next_token_logits(m, PROMPT), lambda s: cost.next_token_logits(s, N)),
+    "decoding_choices": (lambda m: interp.decoding_choices(m, PROMPT), lambda s: cost.decoding_choices(s, N)),
+    "attention_summary": (lambda m: interp.attention_summary(m, PROMPT), lambda s: cost.patterns(s, N)),
+    "detect_head": (lambda m: interp.detect_head(m, PROMPT, "previous_token_head"), lambda s: cost.patterns(s, N)),
     "direct_logit_attribution": (
         lambda m: interp.direct_logit_attribution(m, PROMPT),
         lambda s: cost.direct_logit_attribution(s, N),
@@ -98,6 +110,19 @@ WORK: dict[str, tuple[Callable[[Model], Any], Callable[[ModelSize], int]]] = {
 }
 
 
+def translators(model: Model) -> TunedLens:
+    """A tuned lens of any numbers."""
+    shape = (model.atlas.n_layers, model.atlas.d_model)
+    return TunedLens(
+        provenance=model.provenance(),
+        weight=torch.zeros(*shape, shape[1]),
+        bias=torch.zeros(shape),
+        explained_variance=torch.zeros(shape[0]),
+        n_tokens=1,
+        ridge=0.01,
+    )
+
+
 EDIT = cost.EditShape(lengths=(10, 12, 14, 6), positions=(4, 6, 8, 4), targets=1, columns=2)
 
 
@@ -134,7 +159,15 @@ def counted(work: Callable[[Model], Any], model: Model) -> int:
 def test_a_formula_is_the_work_of_a_tiny_model(family: str, name: str) -> None:
     work, formula = WORK[name]
     model = Model(tiny_models.build(family))
-    exact = name in ("forward", "batch", "collect", "direct_logit_attribution", "generate", "induction_scan")
+    exact = name in (
+        "forward",
+        "batch",
+        "collect",
+        "direct_logit_attribution",
+        "decoding_choices",
+        "generate",
+        "induction_scan",
+    )
     # A second moment so small is one product, not half of one; the default model's is checked closely.
     allowed = 0 if exact else 0.25 if name == "second_moments" else 0.05
     assert formula(ModelSize.of(model)) == pytest.approx(counted(work, model), rel=allowed)

@@ -76,6 +76,30 @@ def test_a_store_is_that_of_one_process_though_a_worker_is_lost(cluster, tmp_pat
     assert small_corpus.files(tmp_path / "spread") == small_corpus.files(tmp_path / "alone")
 
 
+@pytest.mark.slow
+def test_actors_write_shards_through_fsspec(cluster, tmp_path) -> None:
+    """``dir`` is no folder of ours but a place that fsspec knows and other processes reach, as a bucket is."""
+    made = word_model.build()
+    made.hf.save_pretrained(tmp_path / "model")
+    made.tokenizer.save_pretrained(tmp_path / "model")
+    model, texts, url = (
+        load(str(tmp_path / "model"), device="cpu"),
+        small_corpus.texts(20),
+        f"dir://store::file://{tmp_path}",
+    )
+    asked = {"sites": "resid_post@1", "shard_rows": 250, "batch_tokens": 128}
+    alone = collect(model, texts, folder=tmp_path / "alone", threads=1, **asked)
+    spread = collect(model, texts, folder=url, engine="ray", workers=1, **asked)
+    assert spread.complete
+    files, expected = small_corpus.files(tmp_path / "store"), small_corpus.files(tmp_path / "alone")
+    assert {record.tensors for record in spread._records} < files.keys(), "an object is named by its bytes"
+    for record in spread._records:
+        assert files[record.tensors] == expected[f"shard-{record.shard:06d}.safetensors"]
+        assert files[record.index] == expected[f"index-{record.shard:06d}.parquet"]
+    assert len(files) == len(expected)
+    assert spread.rows()["resid_post@1"].equal(alone.rows()["resid_post@1"])
+
+
 @pytest.mark.long
 def test_rows_are_those_of_one_process_though_a_worker_and_a_node_are_lost(cluster, tmp_path) -> None:
     made, second = cluster

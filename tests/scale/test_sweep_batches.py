@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import interp.models.device as devices
 import interp.runner.memory as memory
 import word_model
+from interp.errors import ModelError, UsageError
 from interp.scale.engine import Engine, Lost
 from interp.scale.sweep import sweep
 from interp.scale.sweep_analyzers import SweepAnalyzer
-from interp.scale.sweep_batches import MOST_TASKS, batches_of
+from interp.scale.sweep_batches import MOST_TASKS, batch_tokens_of, batches_of
 from interp.scale.sweep_config import read_config
 from interp.scale.sweep_folder import SweepFolder
 from sweep_cases import FACTS, save_model
@@ -99,6 +101,54 @@ def test_batches_are_of_like_length_and_of_one_point(config) -> None:
     lengths = [sorted(len(task.item["prompt"]) for task in batch.tasks) for batch in batches[:3]]
     ordered = sorted(lengths)
     assert all(before[-1] <= after[0] for before, after in pairwise(ordered))
+
+
+def test_a_machine_with_an_accelerator_has_larger_batches(config, monkeypatch) -> None:
+    """Nothing is run on it here; what it has no room for its worker cuts."""
+    asked = {name: value for name, value in config.items() if name not in ("device", "batch_tokens")}
+
+    def budget(**more) -> int:
+        return batch_tokens_of(read_config(asked | more))
+
+    assert budget(device="cpu") == 1024
+    monkeypatch.setattr(devices, "available_devices", lambda: ("cpu",))
+    assert budget() == 1024
+    assert budget(gpus=1) == 32_768, "workers on a cluster have what the machine that begins has not"
+    monkeypatch.setattr(devices, "available_devices", lambda: ("cuda:0", "cpu"))
+    assert budget() == budget(device="cuda") == 32_768
+    assert budget(device="cpu") == 1024
+    assert budget(model=[{"name": "a"}, {"name": "b", "device": "cpu"}]) == 1024
+    assert budget(batch_tokens=7) == 7
+    for batch_tokens, most in ((1024, MOST_TASKS), (32_768, 80)):
+        large = read_config(asked | {"items": PROMPTS * 4, "batch_tokens": batch_tokens})
+        tasks = list(large.tasks())
+        assert max(len(batch.tasks) for batch in batches_of(large, tasks, range(len(tasks)))) == most
+
+
+def test_a_sweep_goes_on_with_the_batches_it_was_begun_with(config, whole, tmp_path, monkeypatch) -> None:
+    asked = {name: value for name, value in config.items() if name != "batch_tokens"}
+    out, write, left = tmp_path / "out", SweepFolder.write_part, [9]
+
+    def stopped(self, task, *arguments):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return write(self, task, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("interp.scale.sweep_batches.BATCH_TOKENS", config["batch_tokens"])
+        patched.setattr(SweepFolder, "write_part", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(asked, out)
+    assert SweepFolder(str(out)).read_json("sweep.json")["sweep"]["batch_tokens"] == config["batch_tokens"]
+    assert rows_of(sweep(asked, out, resume=True)) == rows_of(whole)
+    assert rows_of(sweep(config, out, resume=True)) == rows_of(whole), "asked for or chosen is the same"
+    with pytest.raises(UsageError, match="batch_tokens = 40, and now it is 41"):
+        sweep(asked | {"batch_tokens": 41}, out, resume=True)
+    manifest = out / "sweep.json"
+    manifest.write_text(manifest.read_text().replace('"batch_tokens": 40', '"batch_tokens": "x"'))
+    with pytest.raises(ModelError, match=r"sweep.json in .* is damaged \(batch_tokens is 'x'\)"):
+        sweep(asked, out, resume=True)
 
 
 def test_what_is_finished_does_not_change_a_batch(config) -> None:
