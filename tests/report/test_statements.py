@@ -39,6 +39,14 @@ def said(section) -> list[str]:
     return [plain(finding.text) for finding in section.findings]
 
 
+@pytest.mark.parametrize(("name", "sliding"), [("llama", None), ("gemma2", "2 of the 3"), ("mistral", "all of the 3")])
+def test_the_mask_and_its_window_are_named(name: str, sliding: str | None) -> None:
+    lead = attention_summary.build(interp.attention_summary(Model(build(name)), IDS), "p0").lead
+    assert "[[causal mask]]" in lead
+    assert ("[[sliding window]]" in lead) == (sliding is not None)
+    assert sliding is None or f"in {sliding} layers" in lead
+
+
 @pytest.mark.parametrize(
     ("name", "steps"),
     [
@@ -87,7 +95,7 @@ def test_near_tokens_match_better_only_where_that_was_measured() -> None:
 def test_the_strongest_read_says_what_is_left_out_and_one_set_is_one() -> None:
     summary = interp.attention_summary(Model(build("falcon")), IDS)
     section = attention_summary.build(summary, "p0")
-    assert "share one set of keys and values" in section.lead
+    assert "share one set of [[keys and values|query, key and value]]" in section.lead
     assert said(section)[-1].startswith("The strongest read, other than of the first token and of a token by itself, ")
 
 
