@@ -93,7 +93,12 @@ def _compared(results: Sequence[Any]) -> list[Html]:
         if len({side.text for side in sides if side.text}) > 1:
             names = [element("p", quoted(side.name), class_="overline") for side in sides]
             shown = [element("span", quoted(_shortened(side.text.strip(" "))), class_="prompt") for side in sides]
-            return [names[0], element("h1", shown[0], class_="hero"), names[1], element("p", shown[1], class_="hero")]
+            return [
+                names[0],
+                element("h1", shown[0], class_="hero compared"),
+                names[1],
+                element("p", shown[1], class_="hero"),
+            ]
     return []
 
 

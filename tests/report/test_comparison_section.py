@@ -46,8 +46,8 @@ def test_a_comparison_alone_has_a_heading_and_both_sides_provenance() -> None:
 def test_a_comparison_of_two_prompts_opens_with_both() -> None:
     page = report([compare(samples.lens(layers=3), samples.lens((" Rome", " <is>"), layers=3))]).html()
     first, second = ("The Eiffel Tower is located in the city", "Rome &lt;is&gt;")
-    for tag, name, text in (("h1", "A", first), ("p", "B", second)):
-        hero = f'<{tag} class="hero"><span class="prompt"><bdi class="text">{text}'
+    for start, name, text in (('h1 class="hero compared"', "A", first), ('p class="hero"', "B", second)):
+        hero = f'<{start}><span class="prompt"><bdi class="text">{text}'
         assert re.search(f'class="overline"><bdi class="text">{name}</bdi></p>\n{re.escape(hero)}', page)
 
 
