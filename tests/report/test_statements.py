@@ -27,7 +27,8 @@ from interp.report.sections import (
     token_losses,
 )
 from interp.report.sections.answer import answer_of
-from interp.report.sections.numbers import counted, part_of, percent
+from interp.report.sections.numbers import counted, part_of, percent, signed
+from interp.report.sections.numbers import plain as unsigned
 from interp.runner.model import Model
 from report import decoding_samples, samples
 from tiny_models import build
@@ -174,6 +175,11 @@ def test_what_is_not_certain_does_not_read_as_certain(value: float, text: str) -
     assert percent(value) == text
     assert counted(1, "token") == "1 token"
     assert counted(1200, "token") == "1,200 tokens"
+
+
+def test_what_is_rounded_to_nothing_has_no_minus() -> None:
+    assert (signed(-0.001, 2), unsigned(-0.0001)) == ("+0.00", "0.000")
+    assert (signed(-0.01, 2), unsigned(-0.001)) == ("−0.01", "−0.001")
 
 
 def test_a_strength_is_a_part_of_what_there_is_in_any_unit() -> None:
