@@ -37,7 +37,7 @@ def change_map(
         zmin=-reach,
         zmax=reach,
         colorscale=style.DIVERGING,
-        reversescale=True,
+        meta={"signed": True},
         colorbar={"title": {"text": style.safe(what), "side": "right"}, "thickness": 10, "outlinewidth": 0},
         xgap=1,
         ygap=1,

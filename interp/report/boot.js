@@ -51,4 +51,15 @@ function showTrouble(error) {
   throw error;
 }
 
-packed.run("program").catch(showTrouble);
+// A page that opens at its top shows its text before the rest is unpacked, in the first frame or, where nobody sees it yet, soon. One that
+// opens further down, by its address or by going back, must have its full height first.
+function textShown() {
+  const [{ type }] = performance.getEntriesByType("navigation");
+  if (location.hash || type !== "navigate") return Promise.resolve();
+  return new Promise((done) => {
+    requestAnimationFrame(() => setTimeout(done));
+    setTimeout(done, 500);
+  });
+}
+
+textShown().then(() => packed.run("program")).catch(showTrouble);

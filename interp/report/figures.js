@@ -79,7 +79,13 @@ const figures = (() => {
       modebar: { bgcolor: "rgba(0,0,0,0)", color: color("--soft"), activecolor: color("--accent") },
       dragmode: width < 640 ? false : "zoom",
     };
-    return { data: figure.data.map((trace) => (trace.type === "heatmap" ? themedHeatmap(trace, figure, width) : trace)), layout };
+    return { data: figure.data.map((trace) => (trace.type === "heatmap" ? themedHeatmap(trace, figure, width) : themedWhiskers(trace))), layout };
+  }
+
+  // Whiskers are seen on the page's ground and on the bars.
+  function themedWhiskers(trace) {
+    const whiskers = ["error_x", "error_y"].filter((name) => trace[name]);
+    return { ...trace, ...Object.fromEntries(whiskers.map((name) => [name, { ...trace[name], color: color("--ink") }])) };
   }
 
   function themedHeatmap(trace, figure, width) {

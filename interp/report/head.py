@@ -1,6 +1,7 @@
 """The head of the page: which models and prompts it is about, what the model answers, and the most notable measured facts."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from interp.report.blocks import Prompt
 from interp.report.findings import Found
@@ -42,7 +43,7 @@ def head(
     parts = [element("p", "interp", *(join([" · ", quoted(name)]) for name in models), class_="overline")]
     own = {key: prompt for key, prompt in prompts.items() if any(_same_text(result, prompt) for result in results)}
     if not own:
-        parts.append(element("h1", heading, class_="hero"))
+        parts += _compared(results) or [element("h1", heading, class_="hero")]
     texts = list(texts_of(own).values())
     for number, key in enumerate(texts, start=1):
         prompt = prompts[key]
@@ -83,6 +84,22 @@ def _hero(tag: str, prompt: Prompt, results: Sequence[Result], models: Models) -
         summary = element("summary", f"Show the whole prompt ({len(text):,} characters)")
         parts.append(element("details", summary, element("p", quoted(text), class_="whole"), class_="prompt"))
     return parts
+
+
+def _compared(results: Sequence[Any]) -> list[Html]:
+    """Both prompts of a comparison of two, each under its side's name."""
+    for result in results:
+        sides = (result.a, result.b) if result.kind == "comparison" else ()
+        if len({side.text for side in sides if side.text}) > 1:
+            names = [element("p", quoted(side.name), class_="overline") for side in sides]
+            shown = [element("span", quoted(_shortened(side.text.strip(" "))), class_="prompt") for side in sides]
+            return [
+                names[0],
+                element("h1", shown[0], class_="hero compared"),
+                names[1],
+                element("p", shown[1], class_="hero"),
+            ]
+    return []
 
 
 def _identity(provenance: Provenance) -> tuple[str, str | None]:

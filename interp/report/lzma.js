@@ -6,7 +6,7 @@ class RangeDecoder {
     this.bytes = bytes;
     this.at = at + 5;
     // The range and the code: an array keeps them from becoming objects at each step.
-    this.now = new Float64Array([2 ** 32 - 1, 0]);
+    this.now = new Uint32Array([2 ** 32 - 1, 0]);
     for (let place = at + 1; place < at + 5; place++) this.now[1] = this.now[1] * 256 + bytes[place];
   }
 
@@ -53,21 +53,39 @@ function unpackLzma(bytes, size) {
   const placeMask = (1 << Math.floor(bytes[0] / 45)) - 1;
   const chances = (count) => new Uint16Array(count).fill(1024);
 
-  function bit(table, index) {
-    const chance = table[index];
-    if (input.decide(chance, 11)) {
-      table[index] = chance - (chance >> 5);
-      return 1;
+  // Goes down a tree of chances from a node, one bit a step, until its number is no less than ``end``. It is ``decide`` in local variables
+  // of 32 bits, with which browsers are quick: most of the time that a page takes to open is spent here.
+  const { now } = input;
+  function walk(table, start, node, end) {
+    let range = now[0];
+    let code = now[1];
+    let at = input.at;
+    while (node < end) {
+      const chance = table[start + node];
+      const bound = Math.imul(range >>> 11, chance) >>> 0;
+      if (code < bound) {
+        range = bound;
+        table[start + node] = chance + ((2048 - chance) >> 5);
+        node <<= 1;
+      } else {
+        range = (range - bound) >>> 0;
+        code = (code - bound) >>> 0;
+        table[start + node] = chance - (chance >> 5);
+        node = (node << 1) | 1;
+      }
+      if (range < 2 ** 24) {
+        range = (range << 8) >>> 0;
+        code = ((code << 8) | bytes[at++]) >>> 0;
+      }
     }
-    table[index] = chance + ((2048 - chance) >> 5);
-    return 0;
+    now[0] = range;
+    now[1] = code;
+    input.at = at;
+    return node;
   }
 
-  function tree(table, start, bits) {
-    let node = 1;
-    for (let place = 0; place < bits; place++) node = 2 * node + bit(table, start + node);
-    return node - (1 << bits);
-  }
+  const bit = (table, index) => walk(table, index - 1, 1, 2) - 2;
+  const tree = (table, start, bits) => walk(table, start, 1, 1 << bits) - (1 << bits);
 
   function reversed(table, start, bits) {
     let node = 1;
@@ -118,7 +136,7 @@ function unpackLzma(bytes, size) {
         same = one === expected;
       }
     }
-    while (node < 256) node = 2 * node + bit(literals, start + node);
+    node = walk(literals, start, node, 256);
     output[at++] = node;
     state = state < 4 ? 0 : state < 10 ? state - 3 : state - 6;
   }

@@ -35,5 +35,5 @@ def test_a_map_has_words_from_the_top_and_numbers_from_the_bottom() -> None:
 def test_signed_values_are_coloured_around_zero_and_gaps_are_left() -> None:
     cells = {(0, "a"): Mean(-1.0, 0, 0, 2), (1, "a"): Mean(4.0, 0, 0, 2), (1, "b"): Mean(2.0, 0, 0, 2)}
     heat = sweep_map(cells, x="layer", y="place", words="effect").data[0]
-    assert (heat.zmin, heat.zmax) == (-4.0, 4.0)
+    assert (heat.zmin, heat.zmax, heat.meta) == (-4.0, 4.0, {"signed": True})
     assert np.isnan(heat.z[1, 0])

@@ -70,6 +70,11 @@ def test_map_bars_and_tables_are_the_results(result) -> None:
     np.testing.assert_allclose(
         np.array(version.figure.data[0].z, dtype=float), result.change("heads").value.numpy(), rtol=1e-6
     )
+    trace = version.figure.data[0]
+    assert (trace.meta, trace.reversescale) == (
+        {"signed": True},
+        None,
+    )  # the page colours it by its theme, as all signed maps
     assert (version.x.of, version.y.of) == ("head", "layer")
     assert version.y.layers == (0, 2, 5)
     assert [trace.name for trace in layers.versions["Layers"].figure.data] == ["attention", "MLP", "whole block"]

@@ -38,6 +38,37 @@ def test_first_picture_soon_no_request_no_complaint(browser, path):
     assert browser.problems == []
 
 
+WATCH = """
+new MutationObserver(() => { if (typeof pageData === 'object') window.unpackedAt ??= performance.now(); })
+  .observe(document, { subtree: true, childList: true });
+(function look() {
+  if (document.querySelector('#provenance')) window.shownAt ??= performance.now();
+  requestAnimationFrame(look);
+})();
+"""
+
+
+def test_the_text_is_seen_before_the_page_is_unpacked(browser, path):
+    number = browser.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)["identifier"]
+    tries = []
+    while not any(tries) and len(tries) < 3:  # a busy machine may have no frame in time, and then the page goes on
+        browser.open_report(path)
+        tries.append(browser.run("window.shownAt < window.unpackedAt"))
+    browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=number)
+    assert any(tries)
+
+
+def test_an_address_that_names_a_section_opens_there(browser, path):
+    browser.problems.clear()
+    browser.call("Page.navigate", url=path.as_uri() + "?anew#logits")
+    browser.until("document.readyState === 'complete' && typeof Plotly === 'object'")
+    top = "Math.abs(document.getElementById('logits').getBoundingClientRect().top - 24) < 60"
+    browser.until(f"document.querySelectorAll('.plot').length === {DRAWN} && {top}", 20)
+    browser.call("Page.reload")
+    browser.until(f"typeof Plotly === 'object' && document.querySelectorAll('.plot').length === {DRAWN} && {top}", 20)
+    assert browser.problems == []
+
+
 @pytest.mark.long
 def test_the_policy_blocks_what_the_page_does_not_need(page):
     blocked = "new Promise(done => {{ const node = document.createElement('{tag}'); {use}; document.body.append(node);{tail} }})"

@@ -43,6 +43,14 @@ def test_a_comparison_alone_has_a_heading_and_both_sides_provenance() -> None:
     assert "b" * 64 in page
 
 
+def test_a_comparison_of_two_prompts_opens_with_both() -> None:
+    page = report([compare(samples.lens(layers=3), samples.lens((" Rome", " <is>"), layers=3))]).html()
+    first, second = ("The Eiffel Tower is located in the city", "Rome &lt;is&gt;")
+    for start, name, text in (('h1 class="hero compared"', "A", first), ('p class="hero"', "B", second)):
+        hero = f'<{start}><span class="prompt"><bdi class="text">{text}'
+        assert re.search(f'class="overline"><bdi class="text">{name}</bdi></p>\n{re.escape(hero)}', page)
+
+
 def test_findings_say_what_differs_with_its_interval() -> None:
     found = compare(samples.causal_trace(layers=6), samples.causal_trace(layers=6, total=0.3))
     whole, cell = build(found, "p0").findings

@@ -27,7 +27,8 @@ from interp.report.sections import (
     token_losses,
 )
 from interp.report.sections.answer import answer_of
-from interp.report.sections.numbers import counted, part_of, percent
+from interp.report.sections.numbers import counted, part_of, percent, signed
+from interp.report.sections.numbers import plain as unsigned
 from interp.runner.model import Model
 from report import decoding_samples, samples
 from tiny_models import build
@@ -37,6 +38,14 @@ IDS = [5, 9, 33, 71, 12, 44]
 
 def said(section) -> list[str]:
     return [plain(finding.text) for finding in section.findings]
+
+
+@pytest.mark.parametrize(("name", "sliding"), [("llama", None), ("gemma2", "2 of the 3"), ("mistral", "all of the 3")])
+def test_the_mask_and_its_window_are_named(name: str, sliding: str | None) -> None:
+    lead = attention_summary.build(interp.attention_summary(Model(build(name)), IDS), "p0").lead
+    assert "[[causal mask]]" in lead
+    assert ("[[sliding window]]" in lead) == (sliding is not None)
+    assert sliding is None or f"in {sliding} layers" in lead
 
 
 @pytest.mark.parametrize(
@@ -87,7 +96,7 @@ def test_near_tokens_match_better_only_where_that_was_measured() -> None:
 def test_the_strongest_read_says_what_is_left_out_and_one_set_is_one() -> None:
     summary = interp.attention_summary(Model(build("falcon")), IDS)
     section = attention_summary.build(summary, "p0")
-    assert "share one set of keys and values" in section.lead
+    assert "share one set of [[keys and values|query, key and value]]" in section.lead
     assert said(section)[-1].startswith("The strongest read, other than of the first token and of a token by itself, ")
 
 
@@ -166,6 +175,11 @@ def test_what_is_not_certain_does_not_read_as_certain(value: float, text: str) -
     assert percent(value) == text
     assert counted(1, "token") == "1 token"
     assert counted(1200, "token") == "1,200 tokens"
+
+
+def test_what_is_rounded_to_nothing_has_no_minus() -> None:
+    assert (signed(-0.001, 2), unsigned(-0.0001)) == ("+0.00", "0.000")
+    assert (signed(-0.01, 2), unsigned(-0.001)) == ("−0.01", "−0.001")
 
 
 def test_a_strength_is_a_part_of_what_there_is_in_any_unit() -> None:

@@ -125,6 +125,17 @@ def test_bars_without_intervals_have_no_bounds(kept: Page) -> None:
     assert not [one for one in heads if one.endswith(("lower", "upper"))]
 
 
+def test_whiskers_are_seen_on_either_ground(kept: Page) -> None:
+    figure = "{ data: [{ type: 'bar', error_y: { array: [1] } }], layout: { xaxis: {}, yaxis: {} } }"
+    of_both = []
+    for dark in (False, True):
+        kept.dark(dark)
+        whiskers, ink = kept.run(f"[figures.themed({figure}, 800).data[0].error_y, writing.color('--ink')]")
+        assert whiskers == {"array": [1], "color": ink}
+        of_both.append(ink)
+    assert len(set(of_both)) == 2
+
+
 def test_boxes_that_do_not_scroll_are_no_stops_and_tables_have_captions(kept: Page) -> None:
     kept.run("document.querySelectorAll('details').forEach(node => { node.open = true; })")
     kept.run("new Promise(done => setTimeout(done, 300))")

@@ -100,8 +100,8 @@ def _map(result: Any, prompt: str) -> Picture:
     figure = change_map(*_arrays(result, "heads"), result.layers, result.change_words)
     heads = Axis(of="head", heads=tuple(range(result.n_heads)))
     caption = (
-        "Every head, layers upwards. Red is a higher "
-        f"{_name(result)} without the head, blue a lower one, white no change. The colours end at the change that one head in a "
+        "Every head, layers upwards. Blue is a higher "
+        f"{_name(result)} without the head, orange a lower one. The colours end at the change that one head in a "
         f"hundred exceeds. {_intervals(result)}"
     )
     return Picture(

@@ -30,10 +30,13 @@ def build(result: Any, prompt: str) -> Section | None:
     """A map of what is read, the keys of the selected token, the strongest reads, and the shapes of one layer."""
     heads, kv_heads = len(result.kv_heads), len(set(result.kv_heads))
     sets = "one set" if kv_heads == 1 else f"{kv_heads} sets"
-    groups = f" that share {sets} of keys and values ([[GQA|grouped-query attention]])" if kv_heads < heads else ""
+    words = "[[keys and values|query, key and value]]"
+    shared = f" that share {sets} of {words} ([[GQA|grouped-query attention]])"
+    own = f" with their own {words}"
     lead = (
-        f"In each [[layer]] {heads} [[attention heads|attention head]]{groups} let a token read from itself and the tokens before it. The "
-        "map shows which tokens are read by later ones; a bright first column is an [[attention sink]]."
+        f"In each [[layer]] {heads} [[attention heads|attention head]]{shared if kv_heads < heads else own} let a token read from itself "
+        f"and the tokens before it, no later one (the [[causal mask]]{_sliding(result)}). The map shows which tokens are read by later "
+        "ones; a bright first column is an [[attention sink]]."
     )
     return Section(
         name="attention-summary",
@@ -44,6 +47,13 @@ def build(result: Any, prompt: str) -> Section | None:
         blocks=(_map(result, prompt), _keys(result, prompt), _edges(result), _shapes(result), _masks(result)),
         findings=_findings(result),
     )
+
+
+def _sliding(result: Any) -> str:
+    """What is said of layers that see only so far back."""
+    sliding = sum(window is not None for window in result.windows)
+    where = "all" if sliding == len(result.windows) else str(sliding)
+    return f", with a [[sliding window]] in {where} of the {len(result.windows)} layers" if sliding else ""
 
 
 def _rows(result: Any) -> tuple[int, ...]:

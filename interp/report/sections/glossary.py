@@ -34,6 +34,9 @@ TERMS = {
         "[[Patching]] estimated from the gradient of the metric: what a patch would change is the change of the state times the gradient "
         "there, for all states from two runs and one backward pass (Nanda, 2023). Where the metric is not straight it is off."
     ),
+    "causal mask": (
+        "What hides from each token those that come after it, so that a text can be written one token at a time."
+    ),
     "clean run": "The model run on the prompt as it is.",
     "composition": (
         "How much of what one [[attention head]] writes a later one reads with its queries, keys or values (Elhage et al., 2021): "
@@ -189,6 +192,10 @@ TERMS = {
         "Rotary position embedding: queries and keys are turned, two coordinates at a time, by angles that grow with their position, so "
         "that their product depends on how far apart they are (Su et al., 2021)."
     ),
+    "query, key and value": (
+        "Three vectors that each [[attention head]] makes of a token: the query is what the token looks for, the key what it is found by, "
+        "the value what is read from it. The [[attention pattern]] is the [[softmax]] of queries times keys."
+    ),
     "rank-one edit": (
         "A change of one matrix by the product of a column and a row: W becomes W + u vᵀ. The row says which [[key]] is met, the column "
         "what is then written (Meng et al., 2022, ROME). Several of them make an edit of low rank."
@@ -209,6 +216,9 @@ TERMS = {
     "severed": (
         "While a state of the [[residual stream]] is [[restored]], the later [[MLPs|MLP]] (or [[attention]]) of the same token are held "
         "at what they put out in the [[corrupted run]]. What is then missing came back through them (Meng et al., 2022)."
+    ),
+    "sliding window": (
+        "A mask under which a token sees only so many tokens back. What lies further away can reach it through the layers before."
     ),
     "specificity": (
         "Whether an edit leaves everything else: how often the old answer stays likelier than the target at [[neighbours|neighbour]] "

@@ -121,8 +121,8 @@ def _scores(result: Any) -> Table:
         ],
         ["eigenvalues of W_QK", f"{result.qk.eigenvalue_score:+.3f}", "1 looks for its own token"],
         ["tokens that promote themselves most", _interval(copying.top), f"of {copying.top.n:,} tokens"],
-        ["tokens among the best 1 % of what they promote", _interval(copying.top_percent), "1 % by chance"],
-        ["other tokens that a token promotes less than itself", _interval(copying.percentile), "50 % by chance"],
+        ["tokens among the best 1% of what they promote", _interval(copying.top_percent), "1% by chance"],
+        ["other tokens that a token promotes less than itself", _interval(copying.percentile), "50% by chance"],
     ]
     caption = "Copying and matching, from token embedding to token."
     return Table(columns=("score", "value", "how to read it"), rows=rows, numeric=frozenset({1}), caption=caption)

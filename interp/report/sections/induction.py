@@ -63,7 +63,7 @@ def _map(result: Any, prompt: str) -> Picture:
     }
     caption = (
         f"Layers upwards, heads from left to right; frames mark the heads that are called. Means over {_texts(result)}; the "
-        "95 % interval over them stands in each cell's text. A cell without colour could not be measured: nearly all of that "
+        "95% interval over them stands in each cell's text. A cell without colour could not be measured: nearly all of that "
         "head's attention rests on the first token."
     )
     return Picture(versions=versions, caption=caption, prompt=prompt)
@@ -73,7 +73,7 @@ def _ablations(result: Any, prompt: str) -> Picture:
     caption = (
         "Change of the loss on tokens that the repeat foretells when a head's output is replaced by its mean over random text: each "
         "candidate, beside other heads of its layer, then all called heads at once, beside as many random heads of the same layers. "
-        "Whiskers are 95 % intervals."
+        "Whiskers are 95% intervals."
     )
     return Picture(versions={"Ablations": Version(figure=result.figure("ablation"))}, caption=caption, prompt=prompt)
 
@@ -101,7 +101,7 @@ def _selected(result: Any, prompt: str) -> LinkedTable:
         columns=("score", "value", "lower", "upper"),
         lines=lines,
         layers=tuple(range(layers)),
-        caption="The selected head; lower and upper bound the 95 % interval over draws or prompts.",
+        caption="The selected head; lower and upper bound the 95% interval over draws or prompts.",
         prompt=prompt,
         by="head",
     )
@@ -133,7 +133,7 @@ def _evidence(result: Any) -> Table:
         rows=rows,
         numeric=frozenset({2, 3, 4, 5, 6}),
         caption=(
-            "What each candidate attends to and what its weights say. ± is half the 95 % interval. Copying is the eigenvalue score of the "
+            "What each candidate attends to and what its weights say. ± is half the 95% interval. Copying is the eigenvalue score of the "
             "head's OV circuit, from -1 to 1; the partner is the previous-token head that its keys read most, with its place by "
             "K-composition among all earlier heads."
         ),

@@ -10,12 +10,12 @@ from interp.maths.estimates import Estimate
 
 def signed(value: float, digits: int = 3) -> str:
     """A number with its sign, and a minus as wide as the plus."""
-    return f"{value:+.{digits}f}".replace("-", "−")  # noqa: RUF001
+    return f"{value:+z.{digits}f}".replace("-", "−")  # noqa: RUF001
 
 
 def plain(value: float, digits: int = 3) -> str:
     """A number without a plus, and with a minus as wide as one."""
-    return f"{value:.{digits}f}".replace("-", "−")  # noqa: RUF001
+    return f"{value:z.{digits}f}".replace("-", "−")  # noqa: RUF001
 
 
 def brief(number: float) -> str:
