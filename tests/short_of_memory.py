@@ -1,0 +1,111 @@
+"""Runs every long command where memory runs out, each time in a child of this process, and prints what did not end as promised.
+
+``python tests/short_of_memory.py FOLDER POINTS SEED [COMMAND...]``: what a command adds to the process is measured first; then a child may
+have a random part of that. It is to end as it does with enough, or in one line that says so with its exit code, nothing on stdout and no
+part of a file. ``MALLOC_MMAP_THRESHOLD_=4096`` keeps the limit from being hidden by memory that was freed before. The model is loaded
+already for two of three points, so that the work itself is short of memory, and not only the loading.
+"""
+
+import gc
+import json
+import os
+import random
+import re
+import resource
+import sys
+import warnings
+from collections import Counter
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+import bad_workspace
+from interp.errors import MemoryLimitError
+from interrupted_commands import LONG, TIMES, fresh, line_of, loading_once
+
+FORK = get_context("fork")
+SAID = re.compile(r"^error: .*(out of memory|do(es)? not fit)")
+LINES = 150
+"""Texts of 56 words for the commands that read a file of them, so that there is work to cut."""
+
+
+def size(field: str) -> int:
+    """Bytes of address space that this process has (``VmSize``) or has had at the most (``VmPeak``)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) << 10
+
+
+def _child(arguments: tuple[str, ...], spare: int | None, told: Connection) -> None:
+    before = size("VmSize")
+    if spare is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (before + spare, resource.RLIM_INFINITY))
+    try:
+        ended = bad_workspace.quietly(*arguments)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is reported
+        ended = (-1, "", f"{type(error).__name__}: {error}")
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    told.send((*ended, size("VmPeak") - before))
+
+
+def in_child(arguments: tuple[str, ...], spare: int | None) -> tuple[int, str, str, int]:
+    """How a command ended that may add ``spare`` bytes: code, stdout, stderr, and how much it had added at the most."""
+    ours, theirs = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=_child, args=(arguments, spare, theirs))
+    child.start()
+    theirs.close()
+    try:
+        ended = ours.recv()
+    except EOFError:
+        ended = (-2, "", "", 0)
+    child.join()
+    return ended if ended[0] != -2 else (-2, "", f"the process ended with {child.exitcode}", 0)
+
+
+def faults(arguments: tuple[str, ...], spare: int, whole: str) -> tuple[str, list[str]]:
+    """``enough``, ``halved`` or ``short`` of memory, and what was wrong with how the command ended."""
+    fresh()
+    code, out, err, _ = in_child(arguments, spare)
+    found = []
+    if code == 0:
+        if TIMES.sub("#", out).split() != TIMES.sub("#", whole).split():
+            found.append(f"another result: {out[-300:]!r}")
+    elif code != MemoryLimitError.exit_code or out or not SAID.search(err.splitlines()[-1]):
+        found.append(f"code {code}, stdout {out[-200:]!r}, stderr {err[-600:]!r}")
+    left = [str(path) for path in Path().rglob(".*") if path.name.startswith((".new", ".interp"))]
+    return "short" if code else "halved" if "memory" in err else "enough", found + ([f"left {left}"] if left else [])
+
+
+def main(folder: Path, points: int, seed: int, only: list[str]) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # a child has none of the others
+    os.chdir(folder)
+    bad_workspace.build(folder)
+    Path("model").rename("model.kept")
+    Path("texts.txt").write_text(
+        "".join(f"{bad_workspace.PROMPT} word{number} " * 7 + "\n" for number in range(40, 40 + LINES))
+    )
+    LONG["collect"] = ()
+    loaded, draw, counts = loading_once(), random.Random(seed), Counter()
+    for name in only or LONG:
+        fresh()
+        bad_workspace.quietly(*line_of(name))  # imports and caches
+        gc.collect()
+        models = dict(loaded)
+        for number in range(points):
+            loaded.clear() if number % 3 == 2 else loaded.update(models)
+            fresh()
+            code, whole, err, needed = in_child(line_of(name), None)
+            assert code == 0, (name, err)
+            spare = int(draw.random() * needed)
+            how, found = faults(line_of(name), spare, whole)
+            counts[how] += 1
+            for fault in found:
+                print(json.dumps({"name": name, "spare": spare, "needed": needed, "fault": fault}), flush=True)
+        loaded.update(models)
+    print(json.dumps(counts))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve(), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
