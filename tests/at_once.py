@@ -22,11 +22,8 @@ from interrupted_commands import TIMES, contents, fresh, line_of
 FORK = get_context("fork")
 SHARING = ("collect", "sweep", "trace", "moments", "edit apply", "edit export", "models fetch")
 BUSY = (
-    "another process",
-    "is in model already",
-    "new exists already",
-    "new: Directory not empty",
-    "holds a sweep with",
+    *("another process", "is in model already", "new exists already", "new: Directory not empty"),
+    *("holds a sweep with", "holds a finished sweep", "there was nothing to do"),
 )
 """What the second may say: the first is at work, or has done it."""
 AFTER = {
@@ -66,8 +63,8 @@ def faults(name: str, wait: float, whole: str) -> tuple[int, list[str]]:
     ended, found = at_once(line_of(name), wait), []
     for code, out, err in ended:
         same = TIMES.sub("#", out).split() == TIMES.sub("#", whole).split()
-        refused = code == 2 and not out and err.count("error: ") == 1 and any(words in err for words in BUSY)
-        if not (refused or (code == 0 and same)):
+        one_line = code == 0 or (code == 2 and not out and err.count("error: ") == 1)
+        if not (one_line and (any(words in err for words in BUSY) or (code == 0 and same))):
             found.append(f"code {code}, stdout {out[-300:]!r}, stderr {err[-300:]!r}")
     n_done = sum(code == 0 for code, _, _ in ended)
     if not n_done:

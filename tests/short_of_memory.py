@@ -13,6 +13,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import sys
 import warnings
 from collections import Counter
@@ -23,11 +24,14 @@ from pathlib import Path
 import torch
 
 import bad_workspace
-from interp.errors import MemoryLimitError
+import interp
+from interp.errors import InterpError, MemoryLimitError
 from interrupted_commands import LONG, TIMES, fresh, line_of, loading_once
 
 FORK = get_context("fork")
 SAID = re.compile(r"^error: .*(out of memory|do(es)? not fit)")
+KILLED = -2
+"""A library aborted the process, as those in Rust do where memory runs out: nothing can be said, and no part of a file may be left."""
 FORGOTTEN = "SystemError: error return without exception set"
 """What Python says where an extension in C has no memory and does not say so: nothing that we can word better."""
 LINES = 80
@@ -61,23 +65,41 @@ def in_child(arguments: tuple[str, ...], spare: int | None) -> tuple[int, str, s
     try:
         ended = ours.recv()
     except EOFError:
-        ended = (-2, "", "", 0)
+        ended = (KILLED, "", "", 0)
     child.join()
-    return ended if ended[0] != -2 else (-2, "", f"the process ended with {child.exitcode}", 0)
+    return ended if ended[0] != KILLED else (KILLED, "", f"the process ended with {child.exitcode}", 0)
 
 
-def faults(arguments: tuple[str, ...], spare: int, whole: str) -> tuple[str, list[str]]:
-    """``enough``, ``halved`` or ``short`` of memory, and what was wrong with how the command ended."""
+def faults(name: str, spare: int, whole: str) -> tuple[str, list[str]]:
+    """``enough``, ``halved``, ``short`` of memory or ``killed`` by a library, and what was wrong with how the command ended."""
     fresh()
-    code, out, err, _ = in_child(arguments, spare)
+    code, out, err, _ = in_child(line_of(name), spare)
     found = []
     if code == 0:
         if TIMES.sub("#", out).split() != TIMES.sub("#", whole).split():
             found.append(f"another result: {out[-300:]!r}")
+    elif code == KILLED:
+        return "killed", whole_files()
     elif err != FORGOTTEN and (code != MemoryLimitError.exit_code or out or not SAID.search(err.splitlines()[-1])):
         found.append(f"code {code}, stdout {out[-200:]!r}, stderr {err[-600:]!r}")
     left = [str(path) for path in Path().rglob(".*") if path.name.startswith((".new", ".interp"))]
-    return "short" if code else "halved" if "memory" in err else "enough", found + ([f"left {left}"] if left else [])
+    found += [f"left {left}"] if left else []
+    return "short" if code else "halved" if "memory" in err else "enough", found + whole_files()
+
+
+def whole_files() -> list[str]:
+    """What is wrong with the new files that are there. What a killed process was writing is removed, as the next write does later."""
+    found = []
+    for path in Path().glob("new.safetensors"):
+        try:
+            interp.load_result(path)
+        except InterpError as error:
+            found.append(str(error))
+    for path in Path().rglob(".new*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in Path().rglob(".interp*.part"):
+        path.unlink()
+    return found
 
 
 def main(folder: Path, points: int, seed: int, only: list[str]) -> None:
@@ -102,7 +124,7 @@ def main(folder: Path, points: int, seed: int, only: list[str]) -> None:
             code, whole, err, needed = in_child(line_of(name), None)
             assert code == 0, (name, err)
             spare = int(draw.random() * needed)
-            how, found = faults(line_of(name), spare, whole)
+            how, found = faults(name, spare, whole)
             counts[how] += 1
             for fault in found:
                 print(json.dumps({"name": name, "spare": spare, "needed": needed, "fault": fault}), flush=True)

@@ -17,8 +17,6 @@ from interp.scale.sweep_parts import Part
 from interp.scale.sweep_together import Outcome, TogetherRun
 
 _LONGEST_REASON = 500
-BASE_COLUMNS = ("task", "item", "model", "seed", "error")
-"""The first columns of every row; ``error`` is None where the analyzer succeeded."""
 
 
 @dataclass(frozen=True, kw_only=True)
