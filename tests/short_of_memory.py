@@ -25,11 +25,13 @@ import torch
 
 import bad_workspace
 import interp
-from interp.errors import InterpError, MemoryLimitError
+from interp.errors import InterpError, MemoryLimitError, ModelError
 from interrupted_commands import LONG, TIMES, fresh, line_of, loading_once
 
 FORK = get_context("fork")
-SAID = re.compile(r"^error: .*(out of memory|do(es)? not fit)")
+SAID = re.compile(r"^error: .*(out of memory|do(es)? not fit|Cannot allocate memory)")
+CODES = {MemoryLimitError.exit_code, ModelError.exit_code}
+"""The second where a file could not be read for it."""
 KILLED = -2
 """A library aborted the process, as those in Rust do where memory runs out: nothing can be said, and no part of a file may be left."""
 FORGOTTEN = "SystemError: error return without exception set"
@@ -80,7 +82,7 @@ def faults(name: str, spare: int, whole: str) -> tuple[str, list[str]]:
             found.append(f"another result: {out[-300:]!r}")
     elif code == KILLED:
         return "killed", whole_files()
-    elif err != FORGOTTEN and (code != MemoryLimitError.exit_code or out or not SAID.search(err.splitlines()[-1])):
+    elif err != FORGOTTEN and (code not in CODES or out or not SAID.search(err.splitlines()[-1])):
         found.append(f"code {code}, stdout {out[-200:]!r}, stderr {err[-600:]!r}")
     left = [str(path) for path in Path().rglob(".*") if path.name.startswith((".new", ".interp"))]
     found += [f"left {left}"] if left else []
