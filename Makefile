@@ -11,13 +11,14 @@ PIP  := $(BIN)/python -m pip --disable-pip-version-check
 PROJECT := pyproject.toml constraints.txt
 
 # One thread a worker: two workers with two threads each would fight for two cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Bytecode is kept, whatever the shell says: the tests start hundreds of processes that would compile interp anew each time.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 STRUCTURE := tests/test_layers.py tests/test_annotations.py tests/test_public_surface.py tests/test_packaging.py
 # A warning, such as a link that leads nowhere, is an error.
 SPHINX := $(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees -b html
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check audit bench docs site pictures atlas clean
+.PHONY: help install demo test test-long test-all check audit bench docs site pictures atlas clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -27,8 +28,11 @@ install: $(VENV)/.installed ## Create .venv and install interp in it
 demo: install ## Fetch the default model (93 MB, once) and write report.html about one prompt
 	$(BIN)/interp report "$(PROMPT)" -o "$(REPORT)"
 
-test: $(VENV)/.installed-dev ## Run the fast tests, with the default model (under 15 minutes on two cores)
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow"
+test: $(VENV)/.installed-dev ## Run the fast tests, with the default model (some 5 minutes on two cores)
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not long and not slow"
+
+test-long: $(VENV)/.installed-dev ## Run the tests of some seconds each, which CI runs too
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "long and not slow"
 
 test-all: $(VENV)/.installed-dev ## Run every test
 	$(PYTEST) -n $(WORKERS) --dist loadfile

@@ -28,7 +28,7 @@ AXES: dict[str, str] = {
     "bin": "intervals of a histogram",
     "sample": "random draws",
     "draw": "a text as it is, then what was drawn from it",
-    "measure": "quantities measured of each head",
+    "measure": "quantities measured of each head or fact",
     "direction": "singular directions of a head's circuit, strongest first",
     "pole": "the two ends of a direction: positive, negative",
     "offset": "distances from the last occurrence of a token: 0 is that occurrence, 1 the token after it",

@@ -23,13 +23,15 @@ class Checkpoint:
     """Parts of one piece of work by name; used as a context manager.
 
     ``key`` says what the work is: model, prompt, settings. When the block ends well the file is removed; when it is left by an
-    exception, Ctrl-C included, what is done is written, as it is every few seconds on the way. Without a path nothing is kept.
+    exception, Ctrl-C included, what is done is written, as it is every few seconds on the way, and with ``at_once`` whenever something is
+    put: then a kill loses nothing either. Without a path nothing is kept.
 
     Raises UsageError where the file belongs to other work or cannot be written, ModelError where it is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, key: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, key: Mapping[str, Any], *, at_once: bool = False) -> None:
         self.path = None if path is None else Path(path)
+        self._at_once = at_once
         self._key = hash_of(key)
         self._parts: dict[str, Tensor] = {}
         self._written = time.monotonic()
@@ -48,8 +50,12 @@ class Checkpoint:
 
     def put(self, name: str, tensor: "Tensor") -> None:
         """Keeps a part that was just done."""
-        self._parts[name] = tensor.detach().cpu()
-        if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
+        self.put_all({name: tensor})
+
+    def put_all(self, parts: "Mapping[str, Tensor]") -> None:
+        """Keeps parts that were just done and belong together: all are written, or none."""
+        self._parts |= {name: tensor.detach().cpu() for name, tensor in parts.items()}
+        if self._at_once or time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
             self._write()
 
     def __enter__(self) -> "Checkpoint":

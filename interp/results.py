@@ -98,11 +98,15 @@ class Result(ABC):
             UsageError: the path cannot be written.
 
         """
+        text, tensors = self.packed()
+        save_tensors(path, tensors, {_HEADER_KEY: text})
+
+    def packed(self) -> tuple[str, dict[str, Tensor]]:
+        """What ``save`` writes, to be kept beside other things: the header's text, and the tensors; ``unpacked`` reads both."""
         tensors: dict[str, Tensor] = {}
         encoded = {field.name: _encode(getattr(self, field.name), field.name, tensors) for field in fields(self)}
         header = {"kind": self.kind, "schema_version": self.schema_version, "fields": encoded}
-        text = json.dumps(header, sort_keys=True, ensure_ascii=True, allow_nan=False)
-        save_tensors(path, tensors, {_HEADER_KEY: text})
+        return json.dumps(header, sort_keys=True, ensure_ascii=True, allow_nan=False), tensors
 
     @classmethod
     def load(cls: "type[_R]", path: str | os.PathLike[str]) -> "_R":
@@ -152,7 +156,16 @@ def load_result(path: str | os.PathLike[str]) -> Result:
         kind, version, encoded = _read_json(path)
         known = _known(path, kind, version)
         return _built(path, lambda: from_plain(known, encoded))
-    text, tensors = _read(path)
+    return unpacked(path, *_read(path))
+
+
+def unpacked(path: str | os.PathLike[str], text: str, tensors: Mapping[str, Tensor]) -> Result:
+    """The result that ``packed`` took apart, from the file ``path``, which errors name.
+
+    Raises:
+        ModelError: the parts are damaged, of an unknown kind or of another version.
+
+    """
     try:
         header = parse_json(text)
         kind, version, encoded = header["kind"], header["schema_version"], header["fields"]

@@ -30,6 +30,7 @@ def blocks(page: Path, language: str) -> list[str]:
 WITH_PYTHON = [page for page in PAGES if page.name not in GENERATED and blocks(page, "python")]
 
 
+@pytest.mark.long
 @pytest.mark.model
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_examples_run(page: Path, model, tmp_path: Path, monkeypatch) -> None:

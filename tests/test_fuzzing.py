@@ -41,6 +41,7 @@ def check(counts: dict[str, dict[str, int]]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is limited as on Linux")
+@pytest.mark.long
 def test_a_few_hundred_damaged_files(tmp_path: Path) -> None:
     check(fuzzed(tmp_path, 5, 0))
 

@@ -157,6 +157,7 @@ def test_a_figure_is_plotlys_to_change() -> None:
     assert figure.layout.title.text == "mine"
 
 
+@pytest.mark.long
 def test_showing_is_imported_only_when_something_is_shown() -> None:
     code = "import sys, interp.results; print([m for m in ('plotly', 'pandas', 'interp.notebook') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

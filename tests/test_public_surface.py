@@ -105,6 +105,7 @@ def test_an_unknown_name_is_an_attribute_error_that_lists_the_names() -> None:
     assert not hasattr(interp, "lode")
 
 
+@pytest.mark.long
 def test_a_name_that_is_also_a_package_stays_what_it_is() -> None:
     """Python sets a subpackage on its parent when it is imported; a public name of that spelling must win."""
     code = "import interp, interp.{0}; assert callable(interp.{0}), interp.{0}"

@@ -247,6 +247,7 @@ def test_loading_as_another_class(tmp_path):
         Other.load(tmp_path / "r")
 
 
+@pytest.mark.long
 def test_import_is_light():
     code = "import sys, interp.results; print([m for m in ('pandas', 'plotly', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

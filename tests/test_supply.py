@@ -94,6 +94,7 @@ def offline(folder: Path, *more: str) -> None:
     assert found["page"] > 100_000
 
 
+@pytest.mark.long
 def test_no_command_connects_to_anything(tmp_path: Path) -> None:
     offline(tmp_path)
 

@@ -34,6 +34,7 @@ def depth_figure(found: Depths) -> go.Figure:
     notes = []
     for number, (domain, title) in enumerate(zip(_DOMAINS, titles, strict=True), 1):
         axis = "" if number == 1 else str(number)
+        layout[f"legend{axis}"] = style.legend_above() | {"x": domain[0], "xanchor": "left"}
         layout[f"xaxis{axis}"] = style.value_axis("blocks read", domain=domain, anchor=f"y{axis}")
         layout[f"yaxis{axis}"] = style.value_axis("", anchor=f"x{axis}", rangemode="tozero")
         notes.append(
@@ -43,7 +44,7 @@ def depth_figure(found: Depths) -> go.Figure:
             }
         )  # fmt: skip
     return style.figure(
-        traces, height=420, showlegend=True, legend=style.legend_above(), annotations=notes,
+        traces, height=420, showlegend=True, annotations=notes,
         margin={"l": 50, "r": 16, "t": 80, "b": 60}, **layout,
     )  # fmt: skip
 
@@ -59,6 +60,6 @@ def _line(one: Estimates, name: str, colour: str, axis: str, scale: float = 1.0)
         ),
         go.Scatter(
             x=depth, y=value, name=name, line={"color": colour, "width": 2.5},
-            hovertemplate=f"{name}: %{{y:.2f}} after %{{x}} blocks<extra></extra>", **where,
+            legend=f"legend{axis}", hovertemplate=f"{name}: %{{y:.2f}} after %{{x}} blocks<extra></extra>", **where,
         ),
     ]  # fmt: skip

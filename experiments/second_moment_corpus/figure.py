@@ -48,4 +48,4 @@ def corpus_figure(scored: Mapping[str, Scored]) -> go.Figure:
         layout[f"yaxis{axis}"] = style.index_axis(names, anchor=f"x{axis}", range=[len(others) - 0.5, -0.5]) | {
             "ticktext": [style.safe(name) for name in names]
         }
-    return style.figure(traces, height=380, margin={"l": 160, "r": 16, "t": 20, "b": 60}, **layout)
+    return style.figure(traces, height=380, margin={"l": 190, "r": 16, "t": 20, "b": 60}, **layout)

@@ -5,23 +5,26 @@ few edits this measures what a single edit's scores do not show: whether earlier
 |dW| / |W| of all edits together.
 """
 
-import time
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
-from interp.analyzers.ablation_texts import Item
-from interp.analyzers.answers import read_answer
-from interp.editing.answer_scores import Probe, hear
+from interp.checkpoint import Checkpoint
 from interp.editing.cases import EditCase
 from interp.editing.contexts import sample_contexts
 from interp.editing.edit import Edit
 from interp.editing.edit_facts import edit_facts
+from interp.editing.edit_sequence_kept import KeptSequence, sequence_key
+from interp.editing.edit_sequence_limits import Limits
 from interp.editing.edit_sequence_result import EditSequence, join_edits
-from interp.editing.perplexity import text_losses, windows_of
+from interp.editing.edit_sequence_watch import Watch
+from interp.editing.perplexity import windows_of
 from interp.editing.second_moments import SecondMoment, cached_moments
 from interp.editing.settings import EditSettings, sequence_settings_of
 from interp.editing.stack import applied
@@ -53,6 +56,7 @@ def edit_sequence(
     seed: int = 0,
     allow_known: bool = True,
     confidence: float = 0.95,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: Step | None = None,
 ) -> EditSequence:
     """Edits facts in turn, each batch on the model with the earlier ones, and leaves the model as it was.
@@ -60,6 +64,8 @@ def edit_sequence(
     ``result.edits`` are the edits and ``result.edit`` is all of them as one, to apply, save or evaluate. Layers and contexts are chosen
     once, for the first edit on the model without edits of this call, and second moments are always the unedited model's. Each edit keeps
     the facts of the earlier ones as far as ``settings.keep_weight`` says.
+
+    With a ``checkpoint`` an interrupt or a kill loses no edit and no check that was finished: the same call goes on to the same result.
 
     Args:
         model: the model; edits that are applied to it stay.
@@ -80,29 +86,74 @@ def edit_sequence(
         seed: of everything that is sampled.
         allow_known: edit also facts that the model gives already, perhaps thanks to an earlier edit. False makes such a fact an error.
         confidence: of the intervals.
+        checkpoint: a file that gets each edit and each check as soon as it is done; the same call goes on from it when this was stopped,
+            to the same numbers. It is removed at the end.
         progress: called with (what, done, total).
 
     Raises:
-        UsageError: no fact, a batch or ``every`` below 1, cases of other facts, a limit that is not above 0, and all of ``edit_facts``.
+        UsageError: no fact, a batch or ``every`` below 1, cases of other facts, a limit that is not above 0, a
+            checkpoint of other work, and all of ``edit_facts``.
+        ModelError: a checkpoint that is damaged, and what ``edit_facts`` raises it for.
         NumericsError: an edit that is not finite, or a model that gives NaN.
 
     """
-    start = time.perf_counter()
     _check(facts, cases, batch, every, limit_norm_ratio, limit_perplexity_ratio, on_limit, confidence)
     settings = settings or sequence_settings_of(method)
-    maker = _Maker(
-        model=model,
-        method=method,
-        layers=layers,
-        moments=moments,
-        settings=settings,
-        contexts=sample_contexts(model, settings, seed) if contexts is None else contexts,
-        seed=seed,
-        allow_known=allow_known,
-    )
-    watch = _Watch(model=model, facts=tuple(facts), cases=tuple(cases), windows=windows_of(model, texts))
-    limits = _Limits(model=model, norm=limit_norm_ratio, perplexity=limit_perplexity_ratio, stop=on_limit == "stop")
-    step = progress or silent
+    windows = windows_of(model, texts)
+    limits = Limits(model=model, norm=limit_norm_ratio, perplexity=limit_perplexity_ratio, stop=on_limit == "stop")
+    asked = {
+        "method": method,
+        "batch": batch,
+        "every": every,
+        "limits": [limit_norm_ratio, limit_perplexity_ratio, on_limit],
+        "layers": [layers] if isinstance(layers, int | str) else list(layers),
+        "contexts": None if contexts is None else list(contexts),
+        "seed": seed,
+        "allow_known": allow_known,
+    }
+    key = {} if checkpoint is None else sequence_key(model, facts, cases, windows, moments, settings, **asked)
+    with Checkpoint(checkpoint, key, at_once=True) as file:
+        kept = KeptSequence(file)
+        maker = _Maker(
+            model=model,
+            method=method,
+            layers=layers,
+            moments=moments,
+            settings=settings,
+            contexts=kept.contexts(lambda: sample_contexts(model, settings, seed)) if contexts is None else contexts,
+            seed=seed,
+            allow_known=allow_known,
+            kept=kept,
+        )
+        watch = Watch(model=model, facts=tuple(facts), cases=tuple(cases), windows=windows, kept=kept)
+        done, drift = _edit_all(maker, watch, limits, batch, every, progress or silent)
+        moved_layers, moved = _by_layer(drift)
+        return EditSequence(
+            provenance=model.provenance(seed=seed),
+            facts=tuple(facts),
+            method=method,
+            batch=batch,
+            edits=tuple(done),
+            layers=moved_layers,
+            drift=moved,
+            checked=torch.tensor(watch.checked),
+            accuracy=torch.tensor(watch.accuracy, dtype=torch.float64),
+            new_nats=torch.tensor(watch.new_nats, dtype=torch.float64),
+            true_nats=torch.tensor(watch.true_nats, dtype=torch.float64) if cases else None,
+            perplexity=torch.tensor(watch.perplexities, dtype=torch.float64) if windows else None,
+            n_texts=len(texts),
+            stop_reason=limits.reason,
+            warnings=tuple(limits.warnings),
+            confidence=confidence,
+            seconds=kept.seconds,
+        )
+
+
+def _edit_all(
+    maker: "_Maker", watch: Watch, limits: Limits, batch: int, every: int, step: Step
+) -> tuple[list[Edit], list[dict[int, float]]]:
+    """The edits, in batches until the facts or a limit end them, and |dW| / |W| of each layer after each."""
+    model, facts = maker.model, watch.facts
     done: list[Edit] = []
     drift: list[dict[int, float]] = []
     watch.check(0)
@@ -126,27 +177,14 @@ def edit_sequence(
     if watch.checked[-1] != edited:
         with _with_all(model, done):
             watch.check(edited)
-    moved_layers = tuple(sorted({layer for moved in drift for layer in moved}))
-    rows = [[moved.get(layer, 0.0) for layer in moved_layers] for moved in drift]
-    return EditSequence(
-        provenance=model.provenance(seed=seed),
-        facts=tuple(facts),
-        method=method,
-        batch=batch,
-        edits=tuple(done),
-        layers=moved_layers,
-        drift=torch.tensor(rows, dtype=torch.float64).reshape(len(drift), len(moved_layers)),
-        checked=torch.tensor(watch.checked),
-        accuracy=torch.tensor(watch.accuracy, dtype=torch.float64),
-        new_nats=torch.tensor(watch.new_nats, dtype=torch.float64),
-        true_nats=torch.tensor(watch.true_nats, dtype=torch.float64) if cases else None,
-        perplexity=torch.tensor(watch.perplexities, dtype=torch.float64) if watch.windows else None,
-        n_texts=len(texts),
-        stop_reason=limits.reason,
-        warnings=tuple(limits.warnings),
-        confidence=confidence,
-        seconds=time.perf_counter() - start,
-    )
+    return done, drift
+
+
+def _by_layer(drift: Sequence[dict[int, float]]) -> tuple[tuple[int, ...], Float64[Tensor, "edit layer"]]:
+    """The layers that any edit moved, and how far each was moved after each edit; 0 where none had moved it yet."""
+    layers = tuple(sorted({layer for moved in drift for layer in moved}))
+    rows = [[moved.get(layer, 0.0) for layer in layers] for moved in drift]
+    return layers, torch.tensor(rows, dtype=torch.float64).reshape(len(drift), len(layers))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -161,11 +199,20 @@ class _Maker:
     contexts: Sequence[str]
     seed: int
     allow_known: bool
+    kept: KeptSequence
 
     def make(self, facts: Sequence[Fact], earlier: Sequence[Edit]) -> Edit:
-        """An edit of these facts on the model with the earlier edits."""
+        """An edit of these facts on the model with the earlier edits, unless it is kept."""
+        made = self.kept.edit(len(earlier), lambda: self._made(facts, earlier))
+        if not earlier:
+            chosen = [change.layer for change in made.layers]
+            self.layers = chosen if self.layers == "auto" else self.layers
+            self.moments = cached_moments(self.model, chosen, seed=self.seed) if self.moments is None else self.moments
+        return made
+
+    def _made(self, facts: Sequence[Fact], earlier: Sequence[Edit]) -> Edit:
         with _with_all(self.model, earlier):
-            made = edit_facts(
+            return edit_facts(
                 self.model,
                 facts,
                 self.method,
@@ -177,89 +224,6 @@ class _Maker:
                 seed=self.seed,
                 allow_known=self.allow_known,
             )
-        if not earlier:
-            chosen = [change.layer for change in made.layers]
-            self.layers = chosen if self.layers == "auto" else self.layers
-            self.moments = cached_moments(self.model, chosen, seed=self.seed) if self.moments is None else self.moments
-        return made
-
-
-@dataclass(kw_only=True, eq=False)
-class _Watch:
-    """What is measured at each check, on the model as it is then. Facts that are not edited yet are NaN."""
-
-    model: Model
-    facts: tuple[Fact, ...]
-    cases: tuple[EditCase, ...]
-    windows: Sequence[Item]
-    checked: list[int] = field(default_factory=list)
-    accuracy: list[list[float]] = field(default_factory=list)
-    new_nats: list[list[float]] = field(default_factory=list)
-    true_nats: list[list[float]] = field(default_factory=list)
-    perplexities: list[float] = field(default_factory=list)
-
-    def check(self, edited: int) -> None:
-        """Measures the facts edited so far and the texts."""
-        model = self.model
-        probes = []
-        for index, fact in enumerate(self.facts[:edited]):
-            objects = (fact.target, self.cases[index].true) if self.cases else (fact.target,)
-            answers = tuple(read_answer(model, text) for text in objects)
-            probes.append(Probe(prompt=model.tokens(fact.prompt), answers=answers))
-        heard = hear(model, probes)
-        later = [float("nan")] * (len(self.facts) - edited)
-        right = [
-            sum(chosen == index for chosen, index in zip(one.choices[0], probe.answers[0].ids, strict=True))
-            / len(probe.answers[0].ids)
-            for one, probe in zip(heard, probes, strict=True)
-        ]
-        self.checked.append(edited)
-        self.accuracy.append([*right, *later])
-        self.new_nats.append([one.nats[0] for one in heard] + later)
-        self.true_nats.append([one.nats[-1] for one in heard] + later)
-        if self.windows:
-            self.perplexities.append(text_losses(model, self.windows).perplexity)
-
-
-@dataclass(kw_only=True, eq=False)
-class _Limits:
-    """The limits, and what happens where one is passed."""
-
-    model: Model
-    norm: float | None
-    perplexity: float | None
-    stop: bool
-    reason: str = "end"
-    warnings: list[str] = field(default_factory=list)
-    _said: set[str] = field(default_factory=set)
-
-    def norm_passed(self, moved: dict[int, float], edited: int) -> bool:
-        """Whether the sequence ends before the edit that moves the layers this far."""
-        layer, most = max(moved.items(), key=lambda item: item[1])
-        if self.norm is None or not most > self.norm:
-            return False
-        return self._passed(
-            "drift", f"|dW|/|W| of layer {layer} is {most:.3g} with fact {edited}, over the limit of {self.norm:g}"
-        )
-
-    def perplexity_passed(self, perplexities: Sequence[float], edited: int) -> bool:
-        """Whether the sequence ends at this check."""
-        if self.perplexity is None or not perplexities or not perplexities[-1] > self.perplexity * perplexities[0]:
-            return False
-        ratio = perplexities[-1] / perplexities[0]
-        return self._passed(
-            "perplexity",
-            f"the perplexity is {ratio:.3g} times that before, after {edited} facts, over the limit of {self.perplexity:g}",
-        )
-
-    def _passed(self, reason: str, message: str) -> bool:
-        if reason not in self._said:
-            self._said.add(reason)
-            self.warnings.append(message)
-            self.model.notify(message + ("; stopped" if self.stop else "; going on"))
-        if self.stop:
-            self.reason = reason
-        return self.stop
 
 
 def _with_all(model: Model, edits: Sequence[Edit]) -> AbstractContextManager[None]:

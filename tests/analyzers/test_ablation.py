@@ -440,6 +440,7 @@ def test_a_damaged_checkpoint_is_said(family, tmp_path) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_parts_of_the_default_model_are_plain_forwards(model) -> None:
     """Two prompts, two reference texts; a few parts by hooks on the Hugging Face model."""
     prompts = [f"The {name} is located in the city of" for name in ("Louvre", "Colosseum")]

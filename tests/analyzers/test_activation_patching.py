@@ -143,6 +143,7 @@ def test_a_custom_metric(family):
 
 
 @pytest.mark.parametrize("by", BYS)
+@pytest.mark.long
 def test_pairs_side_by_side_are_the_pairs_alone(family, by):
     """Pairs that differ from other positions on, each with its own answer; every cell and the effects over them."""
     model = family("llama")
@@ -592,6 +593,7 @@ def test_cells_of_the_default_model_are_the_plain_loops(model):
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_the_fact_of_the_default_model_moves_from_the_subject_to_the_last_token(model):
     result = activation_patching(model, EIFFEL, COLOSSEUM, target=" Paris", against=" Rome", layers=[3, 29])
     early, late = result.effects("resid_pre").value

@@ -268,6 +268,7 @@ def test_effects_are_normalised_as_those_of_activation_patching(family):
     )
 
 
+@pytest.mark.long
 def test_round_trip_tables_and_figures(family, tmp_path):
     for by, sites in (("head", ("attn.z", "attn.k")), ("position", ("resid_pre",)), ("layer", ("mlp_out",))):
         found = attribution_patching(family("llama"), CLEAN, CORRUPTED, sites=sites, by=by, check=8, steps=2, **ASKED)

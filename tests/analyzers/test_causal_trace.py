@@ -353,6 +353,7 @@ def test_nan_is_an_error_and_no_number(ids, bad):
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_cells_of_the_default_model_are_the_oracles(model):
     """The last two tokens alone, which is quick."""
     tokens = model.tokens(EIFFEL)
@@ -392,6 +393,7 @@ def test_text_is_found_by_its_characters(model):
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_a_subject_in_a_conversation_is_replaced_there(model):
     from interp.prompts import Conversation
 

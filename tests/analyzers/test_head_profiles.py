@@ -319,6 +319,7 @@ def test_units_are_told(family):
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_heads_of_the_default_model(model):
     """BOS and random tokens repeated four times: the known heads have their known values, and more is named than by chance alone."""
     generator = torch.Generator().manual_seed(0)

@@ -30,6 +30,7 @@ def test_the_known_stripe_scores(model):
     assert float(prefix_matching(got.on_targets, got.off_first).mean(0)[18, 6]) > 0.9
 
 
+@pytest.mark.long
 def test_without_the_found_heads_repeats_are_lost_and_without_others_not(model):
     generator = torch.Generator().manual_seed(0)
     texts = random_texts(model, periods=(25,), copies=2, seeds=3, corpus=None, first_token=True, generator=generator)

@@ -39,6 +39,7 @@ def texts_of(model, **options):
     return random_texts(model, **(settings | options), generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.long
 def test_the_circuit_is_called_with_its_known_scores(found):
     assert found.called == (INDUCTION,)
     (verdict,) = found.verdicts
@@ -93,6 +94,7 @@ def test_a_circuit_that_only_looks_like_one_is_not_called(kind):
         assert alone.verdicts == ()
 
 
+@pytest.mark.long
 def test_a_sink_is_corrected_for():
     got = induction_heads(Model(hand_made.build(sink=0.4)), **QUICK)
     (verdict,) = got.verdicts
@@ -102,6 +104,7 @@ def test_a_sink_is_corrected_for():
     assert verdict.behaviour.on_first.value == pytest.approx(0.4, abs=1e-3)
 
 
+@pytest.mark.long
 def test_a_head_that_rests_on_the_first_token_is_not_judged():
     got = induction_heads(Model(hand_made.build(sink=0.98)), heads=INDUCTION, **QUICK)
     (verdict,) = got.verdicts
@@ -185,6 +188,7 @@ def test_controls_are_of_the_same_layers_and_no_candidates():
         assert not set(heads) & set(candidates)
 
 
+@pytest.mark.long
 def test_given_prompts(circuit):
     model = circuit
     prompts = [hand_made.repeated(7, 2, seed=seed).tolist() for seed in range(3)]

@@ -45,6 +45,7 @@ def test_a_position_that_one_prompt_lacks_is_refused(family, ids) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_on_the_default_model(model) -> None:
     prompts = ["The Eiffel Tower is located in the city of", "Paris", "The Colosseum is in"]
     for found, prompt in zip(logit_lenses(model, prompts), prompts, strict=True):

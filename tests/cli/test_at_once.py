@@ -38,6 +38,7 @@ def counts(script: str, folder: Path, points: int, seed: int, *only: str) -> dic
     return last
 
 
+@pytest.mark.long
 def test_some_commands_twice_at_once(tmp_path: Path) -> None:
     assert counts("at_once.py", tmp_path, 1, 0, "collect", "trace")["done"] >= 3
 
@@ -47,6 +48,7 @@ def test_commands_that_share_a_folder_twice_at_once(tmp_path: Path) -> None:
     assert counts("at_once.py", tmp_path, 6, 1)["done"] >= 42
 
 
+@pytest.mark.long
 def test_a_command_short_of_memory(tmp_path: Path) -> None:
     assert counts("short_of_memory.py", tmp_path, 2, 0, "heads").keys() & {"short", "halved"}
 

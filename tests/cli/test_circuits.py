@@ -12,6 +12,7 @@ ON_CPU = ("--device", "cpu", "--dtype", "float32")
 pytestmark = pytest.mark.model
 
 
+@pytest.mark.long
 def test_the_tables_show_the_previous_token_head_and_what_is_left_out(interp, tmp_path: Path) -> None:
     path = tmp_path / "head.safetensors"
     ended = interp("circuits", "18.6", "-o", str(path), "--directions", "2", *ON_CPU)

@@ -72,6 +72,7 @@ def small(small_model, monkeypatch) -> Model:
     assert [sha256_of(output_matrix(small_model, layer).stored) for layer in range(3)] == before
 
 
+@pytest.mark.long
 def test_a_fact_is_edited_shown_and_kept(interp, opened, moments: Path, tmp_path: Path) -> None:
     before = sha256_of(output_matrix(opened, 5).stored)
     paths = [tmp_path / name for name in ("edit.safetensors", "page.html", "effect.json", "effect.csv")]

@@ -44,6 +44,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "place"
 
 
+@pytest.mark.long
 def test_no_file_may_grow(place: Path, tmp_path: Path) -> None:
     faulty([], place, "limit", tmp_path / "cache")
 

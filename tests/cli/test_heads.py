@@ -40,6 +40,7 @@ def test_the_table_names_heads_with_their_evidence(interp, lines: str, tmp_path:
     assert len(result.lengths) == 4
 
 
+@pytest.mark.long
 def test_json_and_one_head(interp, tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     texts = [json.dumps({"prompt": line}) for line in LINES.splitlines() if line]

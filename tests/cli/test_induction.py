@@ -13,6 +13,7 @@ SCAN = ("--scan-only", "--seeds", "4", "--periods", "20")
 pytestmark = pytest.mark.model
 
 
+@pytest.mark.long
 def test_a_scan_lists_the_heads(interp, tmp_path: Path) -> None:
     path = tmp_path / "induction.safetensors"
     ended = interp("induction", *SCAN, "-o", str(path), *ON_CPU)
@@ -24,6 +25,7 @@ def test_a_scan_lists_the_heads(interp, tmp_path: Path) -> None:
     assert load_result(path).periods == (20,)
 
 
+@pytest.mark.long
 def test_json_and_one_head_with_its_ablation(interp, tmp_path: Path) -> None:
     page = tmp_path / "induction.html"
     small = ("--heads", "18.6", "--seeds", "2", "--periods", "15", "--draws", "1")

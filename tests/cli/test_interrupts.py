@@ -50,6 +50,7 @@ def test_every_command_is_long_or_short() -> None:
     assert not LONG.keys() & SHORT
 
 
+@pytest.mark.long
 def test_some_commands_stopped_once(tmp_path: Path) -> None:
     assert stopped(tmp_path, 1, 0, *FEW) >= 6
 

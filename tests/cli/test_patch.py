@@ -36,6 +36,7 @@ def pairs(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.long
 def test_a_pair_is_told_with_its_strongest_patches_and_the_page_written(interp, tmp_path: Path) -> None:
     page = tmp_path / "patch.html"
     sites = ("--sites", "resid_pre,attn_out", "--layer", "22-24", "--top", "3")
@@ -56,6 +57,7 @@ def test_a_pair_is_told_with_its_strongest_patches_and_the_page_written(interp, 
     assert "Activation patching" in text
 
 
+@pytest.mark.long
 def test_json_of_several_pairs_by_head_with_intervals(interp, pairs: str, tmp_path: Path) -> None:
     saved = tmp_path / "patch.safetensors"
     wanted = ("--by", "head", "--sites", "z,v", "--layer", "23", "--direction", "noising", "--top", "2")
@@ -83,6 +85,7 @@ def test_json_of_several_pairs_by_head_with_intervals(interp, pairs: str, tmp_pa
     assert len(rows) == 9 + 3
 
 
+@pytest.mark.long
 def test_answers_that_are_not_given_are_the_models_own(interp) -> None:
     asked = ("--clean", CLEAN, "--corrupted", CORRUPTED, "--by", "layer", "--layer", "-1")
     ended = interp("patch", *asked, *ON_CPU)
@@ -100,6 +103,7 @@ def test_an_estimate_says_how_well_it_ranks(interp) -> None:
     assert "L23H4" in ended.stdout
 
 
+@pytest.mark.long
 def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(interp, monkeypatch, tmp_path: Path) -> None:
     wanted = ("patch", *PAIR, "--sites", "resid_pre", "--layer", "26-29", "-o")
     whole, continued = tmp_path / "whole.safetensors", tmp_path / "continued.safetensors"

@@ -78,6 +78,7 @@ def bytes_of(model) -> str:
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_one_page_and_what_was_found(interp, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     ended = interp("report", PROMPT, "-o", str(path), *ON_CPU)
@@ -122,6 +123,7 @@ def test_a_section_by_its_name(interp, opened, tmp_path: Path, name: str) -> Non
     assert found["bytes"] == path.stat().st_size
 
 
+@pytest.mark.long
 def test_what_the_options_add_stands_on_one_page_and_the_edit_is_undone(
     interp, opened, tmp_path: Path, monkeypatch
 ) -> None:
@@ -182,6 +184,7 @@ def test_from_saved_results_alone(interp, tmp_path: Path, monkeypatch) -> None:
     assert path.read_text(encoding="utf-8") == report(results).html()
 
 
+@pytest.mark.long
 def test_a_page_of_a_prompt_is_made_again_from_its_saved_results(interp, opened, tmp_path: Path, monkeypatch) -> None:
     first, again, files = (tmp_path / name for name in ("first.html", "again.html", "files.html"))
     folder = tmp_path / "results"

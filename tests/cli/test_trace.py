@@ -55,6 +55,7 @@ def files_under(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.long
 def test_the_table_is_the_result(interp, opened, tmp_path: Path) -> None:
     path = tmp_path / "trace.safetensors"
     ended = interp(*TRACE, "--samples", "3", "--kinds", "resid", "-o", str(path))
@@ -82,6 +83,7 @@ def test_the_table_is_the_result(interp, opened, tmp_path: Path) -> None:
     assert files_under(opened) == []
 
 
+@pytest.mark.long
 def test_json_is_one_object_and_a_page_is_written(interp, opened, tmp_path: Path) -> None:
     page = tmp_path / "trace.html"
     only = ("--samples", "2", "--kinds", "attn", "--target", " Paris", "--against", " Rome")

@@ -42,6 +42,7 @@ def test_the_default_model_is_in_the_table(model) -> None:
     assert choose_layers(model, fact, "memit", "auto", FAST, **nothing) == (several, "table")
 
 
+@pytest.mark.long
 def test_a_sweep_takes_the_layer_whose_edit_holds_best_and_disturbs_least(words) -> None:
     rewrites = [rewrite_of(words, FACT, sample_contexts(words, FAST))]
     before = {name: value.clone() for name, value in words.hf.state_dict().items()}

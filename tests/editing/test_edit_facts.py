@@ -189,6 +189,7 @@ def test_rome_is_that_of_full_forwards(small, moments, name, method, fact):
 
 
 @pytest.mark.parametrize("name", EVERY)
+@pytest.mark.long
 def test_the_default_method_is_that_of_full_forwards(small, moments, name):
     """Six of ten contexts optimise under noise, all and those of the subject alone make the key; its covariance over contexts and the
     keys of near misses and of kept facts join the second moment.
@@ -332,6 +333,7 @@ def test_an_edit_makes_its_target_likelier(small, moments, name):
         assert float(after) > float(before), method
 
 
+@pytest.mark.long
 def test_facts_after_one_another_are_edits_on_top_of_one_another(small, moments):
     model = small("llama")
     both = make(model, moments("llama"), [TOWER, BRIDGE])

@@ -99,6 +99,7 @@ def test_the_folder_gives_the_logits_of_the_applied_edit(name: str, made, tmp_pa
 
 @settings(max_examples=20)
 @given(moves=st.lists(st.tuples(st.booleans(), st.integers(0, 2)), min_size=1, max_size=6))
+@pytest.mark.long
 def test_any_order_of_apply_and_undo(moves, made, tmp_path_factory) -> None:
     folder = shutil.copytree(made(), tmp_path_factory.mktemp("any") / "model")
     before, base, model = listing(folder), weights(folder), Model(word_model.build().hf)

@@ -51,6 +51,7 @@ def test_peft_gives_the_logits_of_the_applied_edit(name: str, ranks, tmp_path: P
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_the_default_model_and_the_size(model, tmp_path: Path) -> None:
     edit = random_edit(model, [5, 12], size=0.1)
     ids = torch.tensor([model.tokens("The Eiffel Tower is located in the city of").ids])

@@ -72,6 +72,7 @@ def test_an_edit_adds_its_update_and_undo_brings_the_bytes_back(name: str) -> No
     family=st.sampled_from(["gpt2", "llama"]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
 )
+@pytest.mark.long
 def test_any_order_of_apply_and_undo(moves, family, dtype) -> None:
     model = MODELS.setdefault((family, dtype), build(family, dtype))
     before = bytes_of(model)

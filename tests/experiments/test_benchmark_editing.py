@@ -34,6 +34,7 @@ def test_full_forwards_and_our_edit_agree(name):
         check_equal(editing.ours(other, "rome-original"), baseline, editing.TOLERANCE)
 
 
+@pytest.mark.long
 def test_rows_of_edits():
     bench = Bench(word_model.build(), TINY, say=lambda line: None)
     rows = list(bench.editing_rows())

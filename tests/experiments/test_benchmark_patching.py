@@ -98,6 +98,7 @@ def test_transformer_lens_agrees(small, by, cells):
 
 
 @pytest.mark.tl
+@pytest.mark.long
 def test_the_rows_and_the_page(small):
     bench = Bench(small, TINY, say=lambda line: None)
     n_threads = torch.get_num_threads()

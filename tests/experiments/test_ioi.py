@@ -206,6 +206,7 @@ def test_a_short_run_of_everything(small, flips, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_pairs_of_the_file_on_the_default_model(model, shared_data):
     flips = read_flips(shared_data / "ioi.json")
     assert len(flips) > 450

@@ -118,6 +118,7 @@ def test_scores_and_their_differences(small, made):
     assert len(corpus_figure(scored).data) >= 3
 
 
+@pytest.mark.long
 def test_a_short_run(small, files, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "OUT", tmp_path)
     monkeypatch.setattr(run, "load", lambda *_, **__: small)

@@ -174,6 +174,7 @@ def test_bad_arguments_name_the_valid_values():
         Tiling(columns=100, block=64)
 
 
+@pytest.mark.long
 def test_memory_stays_small():
     """4 layers x 64 positions x 20,000 tokens are 20 MB of logits; a chunk's share of them is what is held."""
     tiling = Tiling(rows=16, columns=1024, block=64)

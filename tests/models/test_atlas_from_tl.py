@@ -53,6 +53,7 @@ def without_transformer_lens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "interp.models.atlas_from_tl", raising=False)
 
 
+@pytest.mark.long
 def test_shipped_table_is_what_transformer_lens_says() -> None:
     from interp.models.atlas_from_tl import generate
 

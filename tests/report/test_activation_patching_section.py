@@ -205,6 +205,7 @@ def check_figures(outline: Outline) -> None:
             assert not re.search(r"<(?!/?(?:b|br|extra)>)", drawn)
 
 
+@pytest.mark.long
 def test_hostile_text_in_a_browser(browser, tmp_path) -> None:
     texts = HOSTILE[:6]
     prompts = tuple(f" {text}" for text in texts), tuple(f" {text}?" for text in texts)

@@ -46,6 +46,7 @@ def test_numbers_keep_three_digits_or_thousandths(values):
 
 
 @given(matrices(np.float64, SHAPES, elements=st.integers(-65_535, 65_535).map(float) | st.just(float("nan"))))
+@pytest.mark.long
 def test_whole_numbers_are_exact(values):
     np.testing.assert_array_equal(back(values), values)
 
@@ -67,6 +68,7 @@ def length(*values: np.ndarray, prompts=()) -> int:
     return len(arrays.packed()[1])
 
 
+@pytest.mark.long
 def test_what_can_be_told_from_the_cells_around_takes_little():
     rng = np.random.default_rng(0)
     smooth = np.linspace(1, 900, 64)[None, :] + np.arange(40.0)[:, None]
@@ -77,6 +79,7 @@ def test_what_can_be_told_from_the_cells_around_takes_little():
     np.testing.assert_allclose(back(smooth), smooth, rtol=5.1e-3)
 
 
+@pytest.mark.long
 def test_a_token_that_comes_again_is_likened_to_itself():
     rng = np.random.default_rng(0)
     ids = np.tile(np.arange(12), 20)

@@ -41,6 +41,7 @@ def click_tile(page: Page, x: float, y: float) -> None:
     page.click(area[0] + x, area[1] + y)
 
 
+@pytest.mark.long
 def test_the_selected_head_is_the_result(page):
     set_slider(page, "select-layer", 1)
     set_slider(page, "select-head", 2)
@@ -146,6 +147,7 @@ def test_the_tiles_are_painted(page):
     assert len(colours) > 50
 
 
+@pytest.mark.long
 def test_a_head_that_is_not_there_is_named(browser, tmp_path):
     attention = samples.attention(layers=2)
     report([attention, samples.lens(layers=6)]).save(tmp_path / "some.html")
@@ -172,6 +174,7 @@ def test_no_sideways_scrolling(page):
         page.until(f"document.documentElement.scrollWidth <= {width}")
 
 
+@pytest.mark.long
 def test_a_long_prompt_stays_quick(browser, tmp_path):
     pieces = tuple(f" w{index}" for index in range(128))
     report([samples.attention(pieces, layers=30, heads=9)]).save(tmp_path / "long.html")

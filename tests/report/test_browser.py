@@ -26,6 +26,7 @@ def page(kept):
     return kept
 
 
+@pytest.mark.long
 def test_first_picture_soon_no_request_no_complaint(browser, path):
     start = time.monotonic()
     browser.open(path)
@@ -37,6 +38,7 @@ def test_first_picture_soon_no_request_no_complaint(browser, path):
     assert browser.problems == []
 
 
+@pytest.mark.long
 def test_the_policy_blocks_what_the_page_does_not_need(page):
     blocked = "new Promise(done => {{ const node = document.createElement('{tag}'); {use}; document.body.append(node);{tail} }})"
     image = blocked.format(
@@ -123,6 +125,7 @@ def test_every_picture_opens_as_a_table(page):
     assert [float(text) for text in norms] == pytest.approx(expected, rel=6e-4)
 
 
+@pytest.mark.long
 def test_the_page_writes_the_texts_of_the_figures(browser, tmp_path):
     pieces = tuple(HOSTILE)
     lens, story = samples.lens(pieces, HOSTILE, layers=3), samples.story(pieces, HOSTILE, layers=3)
@@ -212,6 +215,7 @@ def test_a_browser_that_cannot_unpack_or_draw_is_told(browser, path, part):
         browser.call("Page.removeScriptToEvaluateOnNewDocument", **script)
 
 
+@pytest.mark.long
 def test_nothing_but_heads_needs_a_browser_that_inflates(browser, path):
     script = browser.call("Page.addScriptToEvaluateOnNewDocument", source="delete window.DecompressionStream")
     try:
@@ -240,6 +244,7 @@ def test_ranks_are_shown_to_the_last_digit(browser, tmp_path):
     assert [cell.split()[-1] for cell in cells[:6]] == ["0", "999", "1001", "3004", "12345", "49151"]
 
 
+@pytest.mark.long
 def test_dark_mode_follows_the_system(page):
     ground = "getComputedStyle(document.body).backgroundColor"
     ink = "document.querySelector('.plot')._fullLayout.font.color"
@@ -267,6 +272,7 @@ def test_no_sideways_scrolling(page):
         page.until(f"document.documentElement.scrollWidth <= {width}")
 
 
+@pytest.mark.long
 def test_long_prompts_stay_quick(browser, tmp_path):
     pieces = tuple(f" w{index}" for index in range(100))
     report([samples.lens(pieces, layers=8), samples.story(pieces, layers=8)]).save(tmp_path / "long.html")

@@ -172,6 +172,7 @@ def test_some_kinds_alone(result) -> None:
         assert section.findings
 
 
+@pytest.mark.long
 def test_hostile_text_is_inert_and_shown() -> None:
     pieces = tuple(f" {text}" for text in HOSTILE)
     answer = Answer(text="".join(HOSTILE[:3]), ids=(1, 2, 3), pieces=HOSTILE[:3])
@@ -187,6 +188,7 @@ def test_hostile_text_is_inert_and_shown() -> None:
     assert all(visible(piece) in text for piece in HOSTILE[:6])
 
 
+@pytest.mark.long
 def test_the_page_is_small_the_same_each_time_and_from_the_file(result, tmp_path: Path) -> None:
     result = samples.causal_trace((*samples.PIECES, " the"), layers=30, draws=10, kinds=SEVERED)
     page = report([result]).html()
@@ -211,6 +213,7 @@ def test_sites_are_the_best_layers_and_the_late_one_lasts_to_the_end(result) -> 
 
 
 @pytest.mark.skipif(EXECUTABLE is None, reason="there is no chromium on this machine")
+@pytest.mark.long
 def test_in_a_browser_the_peak_comes_first_and_the_table_reads_from_the_top(tmp_path: Path, result) -> None:
     path = tmp_path / "trace.html"
     report([result]).save(path)

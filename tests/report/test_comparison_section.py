@@ -81,6 +81,7 @@ def path(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_pictures_are_drawn_with_all_three_panels_in_their_table(browser, page, path) -> None:
     page.draw_all()
     assert page.problems == []
@@ -120,6 +121,7 @@ def test_a_token_and_layer_chosen_in_one_panel_are_marked_in_all(browser, page, 
     page.until(f"{SHAPES}(0)[0][0] === 0.5")
 
 
+@pytest.mark.long
 def test_a_token_with_none_beside_it_is_marked_nowhere_and_cited(browser, page, path) -> None:
     page.draw_all()
     page.run("selection.choose('p0', { pos: 0, layer: 4 })")
@@ -131,6 +133,7 @@ def test_a_token_with_none_beside_it_is_marked_nowhere_and_cited(browser, page, 
     page.until(f"{SHAPES}(0).every(([x, y]) => x === 0 && y === 0.5)")
 
 
+@pytest.mark.long
 def test_a_head_chosen_in_one_panel_is_marked_in_all(browser, page, path) -> None:
     page.draw_all()
     heads = BROWSER[2].quantities[1]

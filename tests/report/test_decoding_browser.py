@@ -22,6 +22,7 @@ def rows(page, section: str) -> list[list[str]]:
     return page.run(table)
 
 
+@pytest.mark.long
 def test_pictures_are_drawn_and_tables_say_the_same(page):
     page.draw_all()
     assert page.problems == []

@@ -37,6 +37,7 @@ def text_of(cell) -> str:
     return re.sub("<[^>]*>", "", cell if isinstance(cell, str) else cell.text)
 
 
+@pytest.mark.long
 def test_the_steps_come_in_order_and_from_saved_results_alone(tmp_path) -> None:
     made = [samples.story(), *results()]
     page = report(made).html()

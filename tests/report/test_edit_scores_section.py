@@ -126,6 +126,7 @@ def test_what_was_not_measured_is_not_there_and_warnings_are() -> None:
     assert "the drift passed its limit" in blocks_of(section, Table)[0].caption
 
 
+@pytest.mark.long
 def test_the_pages_are_rebuilt_from_the_saved_results(tmp_path) -> None:
     for result in (edit_samples.scores(), edit_samples.sequence()):
         path = tmp_path / f"{result.kind}.safetensors"
@@ -148,6 +149,7 @@ def test_hostile_text_is_inert() -> None:
 
 
 @pytest.mark.skipif(EXECUTABLE is None, reason="there is no chromium on this machine")
+@pytest.mark.long
 def test_in_a_browser(browser: Page, tmp_path) -> None:
     path = tmp_path / "page.html"
     report([edit_samples.scores(), edit_samples.sequence()]).save(path)

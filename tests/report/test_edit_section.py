@@ -243,6 +243,7 @@ def path(tmp_path_factory) -> Path:
 
 @pytest.mark.skipif(EXECUTABLE is None, reason="there is no chromium on this machine")
 class TestInABrowser:
+    @pytest.mark.long
     def test_pictures_are_drawn_without_request_or_complaint(self, browser: Page, path: Path) -> None:
         for width, dark in ((1280, False), (1280, True), (390, False)):
             browser.resize(width, 900)
@@ -279,6 +280,7 @@ class TestInABrowser:
         last = "[...document.querySelectorAll('#edit-lens .plot')].at(-1)"
         page.until(f"Math.abs({last}.data[1].y[6] - ({expected})) < 0.05")
 
+    @pytest.mark.long
     def test_hostile_text_does_nothing(self, browser: Page, tmp_path: Path) -> None:
         pieces, path = (*HOSTILE, " is"), tmp_path / "hostile.html"
         fact = Fact("".join(HOSTILE), "{} is", HOSTILE[0])

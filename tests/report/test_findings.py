@@ -65,6 +65,7 @@ def page():
     return report(RESULTS)
 
 
+@pytest.mark.long
 def test_the_page_opens_with_the_findings_of_the_report(page) -> None:
     assert len(page.findings) == SHOWN
     (shown,) = re.findall(r'<ul class="findings">(.*?)</ul>', page.html(), re.DOTALL)

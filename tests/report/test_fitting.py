@@ -85,6 +85,7 @@ def test_a_limit_is_positive():
         report([samples.lens(layers=2)], limit=0)
 
 
+@pytest.mark.long
 def test_the_squares_are_shown_and_chosen(browser, made, tmp_path):
     made.save(tmp_path / "squares.html")
     browser.resize(1280, 900)

@@ -47,6 +47,7 @@ def test_there_are_enough_of_them():
     assert len(set(HOSTILE)) == len(HOSTILE) >= 40
 
 
+@pytest.mark.long
 def test_text_does_not_become_markup(path):
     plain = [f" a plain word, number {index:03d}" for index in range(len(HOSTILE))]
     outline = Outline(path.read_text(encoding="utf-8"))
@@ -63,9 +64,14 @@ def test_text_does_not_become_markup(path):
     assert not re.findall("[\ud800-\udfff]", outline.text)
 
 
+def open_tables(page: Page) -> None:
+    page.run("document.querySelectorAll('details').forEach(node => { node.open = true; })")
+    page.until("[...document.querySelectorAll('details .scroll')].every(node => node.querySelector('td'))")
+
+
 def open_everything(page: Page) -> None:
     """Uses all that a reader can: each token, each version of a picture, each table, the search, and hovering."""
-    page.run("document.querySelectorAll('details').forEach(node => { node.open = true; })")
+    open_tables(page)
     page.run(f"for (let pos = 0; pos < {len(HOSTILE)}; pos++) selection.choose('p0', {{ pos }})")
     page.run("document.querySelectorAll('.switch button').forEach(node => node.click())")
     page.run(
@@ -81,9 +87,9 @@ def open_everything(page: Page) -> None:
             at = {"x": area[0] + part * area[2], "y": area[1] + 0.8 * area[3]}
             page.call("Input.dispatchMouseEvent", type="mouseMoved", **at)
     page.press("/")
-    page.until("[...document.querySelectorAll('details .scroll')].every(node => node.querySelector('td'))")
 
 
+@pytest.mark.long
 def test_nothing_runs_and_all_is_shown_literally(browser, path):
     browser.resize(1280, 900)
     browser.open_report(path)
@@ -110,7 +116,9 @@ def test_nothing_runs_and_all_is_shown_literally(browser, path):
     assert browser.outside() == []
 
 
-def test_files_hold_the_same_text(browser):
+def test_files_hold_the_same_text(browser, path):
+    browser.open_report(path)
+    open_tables(browser)
     tables = browser.run(
         "[...document.querySelectorAll('details .scroll, .linked .scroll')].map(node => node.data())"
         ".map(table => [tableFiles.csv(table), tableFiles.json(table)])"

@@ -26,6 +26,7 @@ def result() -> InductionResult:
     return fixed(induction_heads(Model(hand_made.build()), **SMALL))
 
 
+@pytest.mark.long
 def test_maps_and_tables_are_the_results(result):
     section = build(result, "p0")
     assert section is not None

@@ -80,6 +80,7 @@ def assert_everywhere(page: Page, pos: int, layer: int, head: int) -> None:
     page.until(f"{SHAPES}('#lens .picture:last-of-type .plot')[0][0] === {layer - 0.5}")
 
 
+@pytest.mark.long
 def test_choosing_anywhere_chooses_everywhere(page):
     page.run("document.querySelector('#tokens .pick:nth-child(4)').click()")
     assert_everywhere(page, 3, LAYERS - 1, 0)
@@ -184,6 +185,7 @@ def test_what_is_chosen_is_said(page):
     page.until("document.getElementById('said').textContent === 'token 7 ␣city, layer 10, head 0'")
 
 
+@pytest.mark.long
 def test_the_address_names_what_is_chosen(page):
     choose(page, pos=4, layer=3, head=2)
     page.until("location.hash === '#token=4&layer=3&head=2'")
@@ -225,6 +227,7 @@ def test_an_address_that_names_what_is_not_here_says_so(page):
     page.until("document.getElementById('missing').hidden")
 
 
+@pytest.mark.long
 def test_a_theme_is_chosen_and_kept_with_the_view(page):
     ground, ink = (
         "getComputedStyle(document.body).backgroundColor",
@@ -366,6 +369,7 @@ def test_a_small_screen(page):
     page.until("document.querySelector('#lens .plot')._fullLayout.width > 800")
 
 
+@pytest.mark.long
 def test_paper(page):
     page.media(paper=True, dark=True)
     page.run("dispatchEvent(new Event('beforeprint'))")

@@ -87,6 +87,7 @@ def outline(page) -> Outline:
     return Outline(page)
 
 
+@pytest.mark.long
 def test_same_results_same_bytes(page):
     assert report(samples.all_results()).html() == page
 
@@ -135,6 +136,7 @@ def test_nothing_is_fetched(page, outline):
     assert not re.search(r"https?://|@import|url\(", bare)
 
 
+@pytest.mark.long
 def test_the_policy_allows_exactly_the_scripts_of_the_page(outline):
     policy = outline.all("content")[0]
     plotly = text_of(outline, "plotly")
@@ -153,6 +155,7 @@ def test_numbers_on_the_page_are_the_results(outline):
     assert "The logit lens has ␣Paris on top after ␣of from layer 24 to the end." in outline.text
 
 
+@pytest.mark.long
 def test_pictures_hold_the_results(outline):
     data = data_of(outline)
     pictures = [block for block in data.blocks if block["type"] == "picture"]
@@ -228,6 +231,7 @@ def test_positions_of_a_part_of_the_prompt_are_those_of_the_prompt():
     assert "Tuned lens" in outline.text
 
 
+@pytest.mark.long
 def test_only_a_lens_that_reaches_the_end_speaks_for_the_model():
     whole = Outline(report([samples.lens(layers=30)]).html())
     assert [values for _, values in whole.tags if values.get("class") == "answer"]

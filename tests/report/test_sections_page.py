@@ -59,6 +59,7 @@ def found(opened: Page) -> list[dict]:
     return opened.run(VERSIONS)
 
 
+@pytest.mark.long
 def test_every_version_draws(opened, found):
     assert opened.problems == []
     assert len(found) > 25

@@ -131,6 +131,7 @@ def test_the_same_result_gives_the_same_page_also_from_its_file(tmp_path) -> Non
 
 
 @pytest.mark.skipif(EXECUTABLE is None, reason="no chromium here")
+@pytest.mark.long
 def test_hostile_names_are_shown_literally_and_the_pictures_are_drawn(tmp_path) -> None:
     report([sample(hostile="".join(HOSTILE[:12]), failures=1)]).save(tmp_path / "page.html")
     with Page() as page:

@@ -53,6 +53,7 @@ def path(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_all_is_drawn_without_being_seen(page: Page) -> None:
     page.until("[...document.querySelectorAll('.plot')].every(one => one.dataset.drawn)", 30)
     assert page.run("scrollY") == 0
@@ -61,6 +62,7 @@ def test_all_is_drawn_without_being_seen(page: Page) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.long
 def test_text_has_the_contrast_that_it_needs(kept: Page, dark: bool) -> None:
     kept.media(dark=dark)
     kept.run("document.querySelectorAll('details').forEach(node => { node.open = true; })")
@@ -155,6 +157,7 @@ def test_cells_that_a_spreadsheet_would_run_are_text(kept: Page) -> None:
     assert lines == ["a,b,c,d,'=e", "'=1+1,'+cmd|x,'@SUM(A1),'\tx,'-2+3", "-1.5,-0.25,+3,a=b,−1", ""]
 
 
+@pytest.mark.long
 def test_help_tells_no_keys_of_what_the_page_has_not(browser: Page, path, tmp_path) -> None:
     hidden = "[...document.querySelectorAll('[data-needs]')].map(one => [one.dataset.needs, one.hidden])"
     bare = tmp_path / "bare.html"
@@ -169,6 +172,7 @@ def test_help_tells_no_keys_of_what_the_page_has_not(browser: Page, path, tmp_pa
     assert not any(off for _, off in browser.run(hidden))
 
 
+@pytest.mark.long
 def test_positions_of_one_text_are_one_prompt(browser: Page, tmp_path) -> None:
     whole = samples.lens(layers=2)
     part = samples.lens((" city", " of"), layers=2, positions=(7, 8))

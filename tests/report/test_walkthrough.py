@@ -54,6 +54,7 @@ def test_every_family_gives_its_sections(name):
     assert all(values["aria-label"] for values in pictures)
 
 
+@pytest.mark.long
 def test_the_order_is_that_of_the_data(tiny_results):
     results = [samples.story(), samples.lens(), *reversed(tiny_results)]
     ids = [values["id"] for tag, values in Outline(report(results).html()).tags if tag == "section"]
@@ -132,6 +133,7 @@ def test_an_analogy_of_unknown_words_says_so():
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_the_figures_on_the_page_are_the_models(model):
     """Sums, shapes and weights on the page, from the page's own data, against the Hugging Face model."""
     hf, tokens = model.hf, model.tokens(PROMPT)

@@ -26,6 +26,7 @@ def choose_all(page: Page, section: str) -> None:
         page.run("new Promise(done => setTimeout(done, 50))")
 
 
+@pytest.mark.long
 def test_every_version_draws_and_nothing_is_asked_for(page: Page) -> None:
     page.draw_all()
     for section in ("embedding-geometry", "positions", "attention-summary", "experts", "tensors"):

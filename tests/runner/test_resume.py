@@ -190,6 +190,7 @@ def test_the_base_run_is_unchanged_by_resuming(family) -> None:
 
 @settings(max_examples=35)
 @given(data=st.data())
+@pytest.mark.long
 def test_any_change_anywhere_resumes_to_the_full_forward(family, near, data: st.DataObject) -> None:
     model = family(data.draw(st.sampled_from(SUPPORTED), label="family"))
     length = data.draw(st.integers(1, 16), label="length")

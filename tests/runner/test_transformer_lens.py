@@ -68,6 +68,7 @@ def test_every_shared_site_has_transformer_lens_numbers(family, near, name: str)
 
 @pytest.mark.model
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.long
 def test_the_default_model_has_transformer_lens_numbers(model) -> None:
     from copy import deepcopy
 

@@ -319,6 +319,7 @@ def test_a_dataset_is_known_by_what_was_read_of_it(small, tmp_path, monkeypatch)
     assert small_corpus.files(tmp_path / "s") == before
 
 
+@pytest.mark.long
 def test_a_dataset_that_changed_inside_a_shard_or_ends_early_is_refused(tmp_path, monkeypatch) -> None:
     """The text at which the work goes on is the same; texts before it that were read are not, or are gone."""
     model = word_model.build()
@@ -406,6 +407,7 @@ def test_the_public_names(small, tmp_path) -> None:
         interp.open_store(tmp_path / "s")
 
 
+@pytest.mark.long
 def test_what_is_not_run_again_is_counted_before_anything_is_run(small, tmp_path, monkeypatch) -> None:
     """So that a speed taken from the first step to the last is that of the work."""
     store = collect(small, TEXTS, "resid_post@1", tmp_path / "s", shard_rows=100, batch_tokens=64)

@@ -72,6 +72,7 @@ def test_two_processes_write_the_same_bytes_though_one_is_killed(model, whole, t
     assert not list((tmp_path / "s").glob(".interp-*"))
 
 
+@pytest.mark.long
 def test_an_interrupt_of_two_processes_keeps_shards_and_this_one_goes_on(model, told, tmp_path) -> None:
     """To the bytes of this process alone; with an edit in the model, which the workers' models have, too."""
     edit = random_edit(model, [1])
@@ -116,6 +117,7 @@ def test_the_order_of_the_shards_changes_nothing(model, whole, tmp_path) -> None
     assert store.complete
 
 
+@pytest.mark.long
 def test_memory_that_one_worker_lacks_changes_its_shard_and_those_that_are_not_begun(
     model, told, whole, tmp_path, monkeypatch
 ) -> None:

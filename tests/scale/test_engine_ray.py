@@ -53,6 +53,7 @@ def cluster():
     made.shutdown()
 
 
+@pytest.mark.long
 def test_a_store_is_that_of_one_process_though_a_worker_is_lost(cluster, tmp_path) -> None:
     """Shards are written by the actors; what comes back to this process is a record each."""
     made = word_model.build()
@@ -75,6 +76,7 @@ def test_a_store_is_that_of_one_process_though_a_worker_is_lost(cluster, tmp_pat
     assert small_corpus.files(tmp_path / "spread") == small_corpus.files(tmp_path / "alone")
 
 
+@pytest.mark.long
 def test_rows_are_those_of_one_process_though_a_worker_and_a_node_are_lost(cluster, tmp_path) -> None:
     made, second = cluster
     config = trace_of(save_model(tmp_path / "model"), items=FACTS * 4)

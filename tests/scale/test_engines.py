@@ -19,6 +19,7 @@ def test_this_process_gives_replies_in_order_and_its_threads_back(tmp_path) -> N
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.long
 def test_processes_do_every_unit_once_and_survive_the_death_of_one(tmp_path) -> None:
     """One unit kills its worker the first time, another each time: the first is done again, the second alone is lost."""
     work = Squares(str(tmp_path), deadly=(3,), once=(1,))

@@ -127,6 +127,7 @@ def unbroken(work: Path, shard_rows: int) -> dict[str, bytes]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes to kill are forked")
+@pytest.mark.long
 def test_kills_at_random_moments(work: Path) -> None:
     n_killed = killed(work, "moments", 120)
     assert n_killed > 1

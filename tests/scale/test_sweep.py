@@ -41,6 +41,7 @@ def traced(folder, tmp_path_factory):
     return sweep(config, tmp_path_factory.mktemp("sweep") / "out"), config
 
 
+@pytest.mark.long
 def test_rows_are_the_analyzers_own(traced) -> None:
     """Against a plain loop that calls the analyzer with each task's seed: the same numbers, bit for bit, in the order of the tasks."""
     result, config = traced
@@ -105,6 +106,7 @@ def test_a_sum_over_pieces_is_that_over_all() -> None:
     np.testing.assert_allclose(moments.squares, samples.var(0) * 50)
 
 
+@pytest.mark.long
 def test_two_workers_give_the_same_bytes(traced, tmp_path) -> None:
     result, config = traced
     again = sweep(config, tmp_path / "two", workers=2)
@@ -145,6 +147,7 @@ LENS = {
 }
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_what_is_done_and_resuming_does_none_of_it_again(folder, tmp_path) -> None:
     """A real interrupt of a real process; then a finished part is marked, and the mark is in the table of the resumed sweep."""
     config = LENS | {"model": folder, "items": [f"{fact['prompt']} {word}" for fact in FACTS for word in _words()]}

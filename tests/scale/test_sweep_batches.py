@@ -65,6 +65,7 @@ def test_rows_are_those_of_each_alone(config, whole, tmp_path) -> None:
     close(whole.rows(), alone.rows())
 
 
+@pytest.mark.long
 def test_any_engine_and_order_of_work_give_the_same_bytes(config, whole, tmp_path) -> None:
     engine = Counted(backwards=True)
     turned = sweep(config, tmp_path / "turned", engine=engine)

@@ -140,6 +140,7 @@ def test_every_changed_byte_of_a_part_is_noticed(lens, tmp_path) -> None:
     assert place.parts() == []
 
 
+@pytest.mark.long
 def test_workers_compute_on_the_threads_of_the_configuration(tmp_path) -> None:
     """Also where torch is there before the worker's environment is set."""
     assert {reply for _, reply in Processes(threads=3).run(Threads(), range(2))} == {3}
@@ -179,6 +180,7 @@ sweep(json.loads(sys.argv[1]), sys.argv[2])
 """
 
 
+@pytest.mark.long
 def test_what_a_kill_left_half_written_is_removed(lens, tmp_path) -> None:
     """The table is written beside and not yet renamed into place."""
     out, config = tmp_path / "out", lens | {"items": ITEMS[:2]}
