@@ -34,7 +34,9 @@ LONG = {
 """The commands with what is added to the line that works; ``models fetch`` gets a file to convert, ``edit undo`` an edit to undo."""
 SHORT = {"edit show", "models", "tensors", "doctor"}
 """The others: they read little and write nothing."""
-DONE = {"edit apply": "is in model already", "edit undo": "no edit is in model"}
+DONE = {
+    "edit apply": "is in model already", "edit undo": "no edit is in model", "collect": "there was nothing to do",
+}  # fmt: skip
 """What a command says that has nothing more to do."""
 IN_GUARD = 3
 """The first two calls are the command line's own, around what catches the interrupt."""
