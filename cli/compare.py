@@ -29,7 +29,7 @@ from .options import (
 from .output import Output
 from .prompt import read_prompt
 from .report_analyses import ANALYSES, Asked
-from .saved import check_only_files, is_saved, load_saved
+from .saved import check_only_files, is_saved, load_saved, showing
 from .saving import check_result_path, save_result
 
 if TYPE_CHECKING:
@@ -109,17 +109,19 @@ def compare(
             f"{output.suffix} holds one comparison and --what names {len(names)}; write .html, or name one"
         )
     speaker = Output(command="compare", as_json=as_json, path=output, quiet=quiet)
-    if asked and any(map(is_saved, asked)):
+    files = asked if asked and any(map(is_saved, asked)) else []
+    if files:
         check_only_files(context)
-        found = [_of_files(asked)]
+        found = [_of_files(files)]
     else:
         base = Asked(prompt="", target=target, subject=subject, seed=seed)
         a, b = _sides(asked or [], base, names, model, model_b, edit, subject_b, chat=chat, system=system)
         options = {"device": device, "device_map": device_map, "dtype": dtype, "offline": offline}
         found = _compared(speaker, a, b, names, options)
-    if output is not None:
-        _save(found, output)
-    speaker.show(payload(found), lambda console: draw(console, found), to_stdout=True)
+    with showing(files):
+        if output is not None:
+            _save(found, output)
+        speaker.show(payload(found), lambda console: draw(console, found), to_stdout=True)
     if output is not None:
         speaker.note(f"wrote {output}")
 
@@ -142,7 +144,8 @@ def _of_files(arguments: Sequence[str]) -> "Comparison":
     results = load_saved(arguments)
     if len(results) != 2:
         raise UsageError(f"two saved results are compared, and these hold {len(results)}; name one file on each side")
-    return compare(*results)
+    with showing(arguments):
+        return compare(*results)
 
 
 def _sides(

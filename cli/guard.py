@@ -12,7 +12,7 @@ from types import TracebackType
 
 import typer
 
-from interp.errors import InterpError, MemoryLimitError
+from interp.errors import InterpError, MemoryLimitError, is_out_of_memory
 
 from .text import one_line
 
@@ -37,14 +37,13 @@ def guarded(command: Callable[[], object]) -> int:
         return _fail(_usage_message(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
-    except MemoryError:
-        return _fail(_OUT_OF_MEMORY, MemoryLimitError.exit_code)
     except BrokenPipeError:
         return _reader_gone()
-    except RuntimeError as error:
-        if not _is_torch_out_of_memory(error):
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
             raise
-        return _fail(f"{_OUT_OF_MEMORY} ({one_line(error)[:120]})", MemoryLimitError.exit_code)
+        said = one_line(error)[:120]
+        return _fail(f"{_OUT_OF_MEMORY} ({said})" if said else _OUT_OF_MEMORY, MemoryLimitError.exit_code)
     if code == INTERRUPTED:  # Typer turns the interrupt into this code itself
         return _fail("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
@@ -87,11 +86,6 @@ def _usage_message(error: typer.TyperException) -> str:
     elif refused is not None:  # pydantic's, whose words say what was expected and not what was got
         message = f"{message.rstrip('.')}, got {refused()[0]['input']!r}"
     return f"{message.rstrip('.')}; see `{context.command_path} --help`"
-
-
-def _is_torch_out_of_memory(error: RuntimeError) -> bool:
-    """Told by name and text, because torch may not be loaded; its CPU allocator raises a plain RuntimeError."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _reader_gone() -> int:

@@ -28,7 +28,7 @@ from .options import (
 from .output import Output, check_writable, table
 from .prompt import read_prompt
 from .report_analyses import ANALYSES, Asked, analyse, chosen
-from .saved import check_only_files, is_saved, load_saved
+from .saved import check_only_files, is_saved, load_saved, showing
 from .saving import check_result_folder, save_results
 
 if TYPE_CHECKING:
@@ -110,9 +110,10 @@ def report(
     check_writable(output, (".html",))
     check_result_folder(save)
     speaker = Output(command="report", as_json=as_json, quiet=quiet)
-    if asked and any(map(is_saved, asked)):
+    files = asked if asked and any(map(is_saved, asked)) else []
+    if files:
         check_only_files(context)
-        results = load_saved(asked)
+        results = load_saved(files)
     else:
         request = Asked(
             prompt=read_prompt(_one_prompt(asked), chat=chat, system=system),
@@ -131,7 +132,8 @@ def report(
 
     from interp.report.page import report as make_report
 
-    page = make_report(results)
+    with showing(files):
+        page = make_report(results)
     if save is not None:
         save_results(results, save)
     page.save(output)

@@ -1,10 +1,11 @@
 """Arguments that are files of saved results."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interp.errors import UsageError
+from interp.errors import InterpError, ModelError, UsageError, brief
 
 if TYPE_CHECKING:
     import typer
@@ -40,6 +41,24 @@ def load_saved(arguments: Sequence[str]) -> "list[Result]":
                 "give a prompt or results, not both"
             )
     return [load_result(path) for argument in arguments for path in _within(argument) or [Path(argument)]]
+
+
+@contextmanager
+def showing(files: Sequence[str]) -> "Iterator[None]":
+    """What is shown comes from these files: an error of ours means that one was changed so that its parts do not fit together.
+
+    Loading checks every part by itself; that a token's name is missing, say, shows only when the token is drawn. Without files an error
+    is our own, and goes on.
+    """
+    try:
+        yield
+    except InterpError:
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if not files:
+            raise
+        cause = brief(f"{type(error).__name__}: {error}")
+        raise ModelError(f"the parts of {' or '.join(files)} do not fit together ({cause}); make it again") from error
 
 
 def check_only_files(context: "typer.Context") -> None:

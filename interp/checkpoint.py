@@ -81,6 +81,8 @@ class Checkpoint:
             with safe_open(path, framework="pt") as file:
                 key = (file.metadata() or {}).get(_HEADER_KEY)
                 parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except FileNotFoundError:  # the same command beside us has just ended
+            return {}
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"{path} is not a readable checkpoint ({brief(error)}); remove it") from error
         if key != self._key:

@@ -3,6 +3,7 @@
 The message is one line: what was got, what was expected, what to do. ``unknown`` words the commonest one.
 """
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
@@ -45,6 +46,18 @@ class VerificationError(InterpError):
     """A result failed its own check, such as a lens whose last row differs from the model's logits."""
 
     exit_code = 6
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short, on a GPU or the host.
+
+    Told by name and text, because torch may not be loaded: its allocator of the CPU raises a plain RuntimeError, and so do mapped files.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def brief(cause: object) -> str:

@@ -1,7 +1,8 @@
 """Writes every kind of file where writing fails, in a process of its own, and prints what did not end as promised.
 
 ``python tests/faulty_writes.py FOLDER limit`` lets no file grow beyond a few hundred bytes (``ulimit -f``); ``full`` expects FOLDER on a
-small file system and fills it. A command is to end in one line with nothing on stdout, the old file whole, and no other file left.
+small file system and fills it, ``readonly`` on one that it may mount read-only. A command is to end in one line with nothing on stdout,
+the old file whole, and no other file left.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -17,8 +19,6 @@ import bad_workspace
 from bad_arguments import ON_MODEL, WORKS
 
 LIMIT = 600
-PAGES_LEFT = 1
-"""4,096 bytes each, on the file system that is nearly full; what stood before takes it."""
 KEPT = b"what was there before"
 
 
@@ -45,9 +45,7 @@ def commands() -> dict[str, tuple[tuple[str, ...], str]]:
 def faults(arguments: tuple[str, ...], target: Path) -> list[str]:
     """What was wrong with how a command ended that could not write."""
     is_folder = target.name == "new"
-    before = KEPT if target.name.startswith("out") else b"" if is_folder else target.read_bytes()
-    if target.name.startswith("out"):
-        target.write_bytes(KEPT)
+    before = b"" if is_folder else target.read_bytes()
     there = set(Path().iterdir())
     try:
         code, out, err = bad_workspace.quietly(*arguments)
@@ -56,7 +54,10 @@ def faults(arguments: tuple[str, ...], target: Path) -> list[str]:
     lines, found = err.splitlines(), []
     if code != 2 or out:
         found.append(f"code {code}, {len(out)} characters on stdout: {err[-300:]}")
-    elif not lines[-1].startswith("error: cannot write") or sum(line.startswith("error: ") for line in lines) != 1:
+    elif (
+        not lines[-1].startswith(("error: cannot write", "error: cannot create the folder"))
+        or sum(line.startswith("error: ") for line in lines) != 1
+    ):
         found.append(f"said {err[-300:]!r}")
     if not is_folder and target.read_bytes() != before:
         found.append("the old file is another now")
@@ -80,18 +81,21 @@ def main(folder: Path, kind: str) -> None:
     Path("long.yaml").write_text(json.dumps({**config, "items": config["items"] * 30}))
     bad_workspace.quietly("lens", *WORKS["lens"])  # imports everything
     bad_workspace.quietly("report", "lens.safetensors", "-o", "first.html")
-    if kind == "limit":
+    for target in (target for _, target in commands().values() if target.startswith("out")):
+        Path(target).write_bytes(KEPT)
+    if kind == "readonly":
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    elif kind == "limit":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
     else:
         free = os.statvfs(".")
         with open("filler", "wb") as file:
-            file.write(b"x" * (free.f_bavail - PAGES_LEFT) * free.f_frsize)
+            file.write(b"x" * free.f_bavail * free.f_frsize)
     for name, (arguments, target) in commands().items():
         for fault in faults(arguments, Path(target)):
             print(json.dumps({"name": name, "fault": fault}), flush=True)
         shutil.rmtree("new", ignore_errors=True)
-        Path(target).unlink(missing_ok=True) if target.startswith("out") else None
     print(json.dumps({"done": len(commands())}))
 
 

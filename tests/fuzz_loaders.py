@@ -25,6 +25,7 @@ import torch
 import interp
 import mutations
 import sweep_cases
+from every_kind import every_kind
 from interp.checkpoint import Checkpoint, hash_of
 from interp.editing.cases import read_cases
 from interp.editing.edit_file import load_edit
@@ -37,10 +38,12 @@ from interp.models.headers import read_header
 from interp.models.locate import locate
 from interp.models.progress import silent
 from interp.prompts import read_prompts
+from interp.report import report
 from interp.scale.sweep import sweep
 from interp.scale.sweep_config import read_config
 from interp_cli.patch_pairs import read_pairs
 from interp_cli.prompt import read_prompt
+from interp_cli.saved import load_saved, showing
 from random_edit import random_edit
 
 SPARE = 400 << 20
@@ -106,6 +109,7 @@ def targets(folder: Path) -> Iterator[tuple[str, Target]]:
     model = _model(folder)
     saved = folder / "model"
     yield from _results(folder, model)
+    yield from _pages(folder, model)
     yield (
         "safetensors header",
         Target(folder / "lone.safetensors", lambda: read_header(folder / "lone.safetensors"), with_header(), 3),
@@ -163,6 +167,21 @@ def _results(folder: Path, model: Any) -> Iterator[tuple[str, Target]]:
     begun.put("a", torch.ones(3))
     begun.__exit__(KeyboardInterrupt, None, None)
     yield "unfinished work", Target(paths["work"], lambda: Checkpoint(paths["work"], {"a": 1}), with_header())
+
+
+def _pages(folder: Path, model: Any) -> Iterator[tuple[str, Target]]:
+    """A result of each kind as a command writes it, read for the page, which draws what loading does not look at."""
+
+    def read(path: Path) -> None:
+        files = [str(path)]
+        results = load_saved(files)
+        with showing(files):
+            report(results)
+
+    for kind, result in every_kind(model, folder).items():
+        path = folder / f"{kind}.json"
+        path.write_text(json.dumps(result.to_json()))
+        yield f"page of {kind}", Target(path, lambda path=path: read(path), as_json, 0.25)
 
 
 def _gguf(folder: Path) -> Iterator[tuple[str, Target]]:
@@ -319,7 +338,7 @@ def main(folder: Path, rounds: int, seed: int, only: list[str]) -> None:
         draw = random.Random(f"{seed} {name}")
         beside = {path: path.read_bytes() for path in target.path.parent.glob("shard-*.json")}
         for number in range(max(1, round(rounds * target.share))):
-            change = target.inside if target.inside and number % 2 else mutations.bytes_of
+            change = mutations.bytes_of if number % 2 or not target.inside else target.inside
             damaged = change(whole, draw)
             target.path.write_bytes(damaged)
             how, wrong = faults(name, target, folder)

@@ -29,9 +29,15 @@ LONG = {
     **dict.fromkeys(("attention", "heads", "induction", "trace", "patch", "ablate", "compare", "generate", "circuits"), ()),
     "lens": ("-o", "new.json"), "report": (), "edit": ("-o", "new.safetensors"), "edit eval": (), "moments": (),
     "collect": ("--shard-rows", "5"), "sweep": (),
-    "edit apply": (), "edit export": ("--peft", "new"), "models fetch": (),
+    "edit apply": (), "edit undo": (), "edit export": ("--peft", "new"), "models fetch": (), "store": ("--verify",),
 }  # fmt: skip
-"""The commands with what is added to the line that works; ``models fetch`` gets a file to convert."""
+"""The commands with what is added to the line that works; ``models fetch`` gets a file to convert, ``edit undo`` an edit to undo."""
+SHORT = {"edit show", "models", "tensors", "doctor"}
+"""The others: they read little and write nothing."""
+DONE = {
+    "edit apply": "is in model already", "edit undo": "no edit is in model", "collect": "there was nothing to do",
+}  # fmt: skip
+"""What a command says that has nothing more to do."""
 IN_GUARD = 3
 """The first two calls are the command line's own, around what catches the interrupt."""
 TIMES = re.compile(r"\d[\d.,]*( ?(ms|s|tokens/s|tokens a second))?|[▁▂▃▄▅▆▇█]+")
@@ -122,13 +128,20 @@ def fresh() -> None:
 
 
 def line_of(name: str) -> tuple[str, ...]:
-    """The command line of a long command."""
+    """The command line of a long command, which finds what it works on."""
+    if name == "edit undo":
+        bad_workspace.quietly("edit", "apply", *WORKS["edit apply"])
     if name != "models fetch":
         return (*name.split(), *WORKS[name], *LONG[name])
     from models.test_gguf import write_gguf
 
     write_gguf(Path("tiny.gguf"))
     return ("models", "fetch", "tiny.gguf")
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    """The bytes of each file of a folder."""
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 def faults(name: str, at: int, whole: str, before: dict[str, Any], loaded: dict[Any, Any]) -> tuple[bool, list[str]]:
@@ -147,10 +160,13 @@ def faults(name: str, at: int, whole: str, before: dict[str, Any], loaded: dict[
         json.loads(Path("new.json").read_text())
     now = state(loaded)
     found += [f"{what} is {now.get(what)}, was {value}" for what, value in before.items() if now.get(what) != value]
-    if stopped or name not in ("edit apply", "edit export"):
+    if stopped or name not in ("edit apply", "edit undo", "edit export"):
         _, code, then, err = run((*arguments, "--resume") if name == "sweep" else arguments, None)
-        same = TIMES.sub("#", then).split() == TIMES.sub("#", whole).split()
-        there = name == "edit apply" and "is in model already" in err  # it was stopped when all was done
+        if name == "edit undo":
+            same = contents("model") == contents("model.kept")
+        else:
+            same = TIMES.sub("#", then).split() == TIMES.sub("#", whole).split()
+        there = name in DONE and DONE[name] in err and (name != "edit undo" or same)  # it was stopped when all was done
         if (code or not same) and not there:
             found.append(f"the same command then: code {code}, {err[-300:]!r} {'' if same else then[-300:]!r}")
     return stopped, found

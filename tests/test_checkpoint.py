@@ -57,6 +57,11 @@ def test_a_file_of_other_work_or_a_damaged_one_is_refused(tmp_path) -> None:
         Checkpoint(path, KEY)
 
 
+def test_a_file_that_the_same_work_elsewhere_removes_meanwhile_is_none(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("pathlib.Path.exists", lambda path: True)
+    assert Checkpoint(tmp_path / "work.safetensors", KEY).n_found == 0
+
+
 def test_the_name_of_work_depends_on_its_values_and_not_on_their_order() -> None:
     assert hash_of(KEY) == hash_of(dict(reversed(KEY.items())))
     assert hash_of(KEY) != hash_of({**KEY, "noise": 3.5})

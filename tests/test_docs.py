@@ -1,6 +1,8 @@
 """The Python examples of the README and the docs run, links there and in the experiments lead somewhere, generated pages are fresh."""
 
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -81,13 +83,39 @@ def test_every_test_that_the_promises_name_is_there() -> None:
     assert all("::test_" in row for row in rows)
 
 
-def test_every_command_of_the_examples_is_one() -> None:
-    from interp_cli.main import COMMANDS
+def commands(page: Path) -> list[list[str]]:
+    """The words after ``interp`` in the shell blocks of a page, up to a pipe."""
+    lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    called = [line for line in lines if re.match(r"(\w+=\S+ )*(\S*/)?interp ", line)]
+    words = [shlex.split(re.split(r" [|>] ", line.partition("interp ")[2])[0], comments=True) for line in called]
+    return [one for one in words if not one[0].startswith("-")]
 
-    for page in PAGES:
-        for block in blocks(page, "sh"):
-            for command in re.findall(r"(?:^|/)interp (\S+)", block, re.MULTILINE):
-                assert command in COMMANDS or command.startswith("-"), f"{page.name}: interp {command}"
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")], ids=lambda page: page.stem)
+def test_every_command_of_the_examples_is_one(page: Path) -> None:
+    """The parser takes it: the command is there, and so is every option, with a value of its type."""
+    from interp_cli.main import COMMANDS, load_command
+
+    for name, *words in commands(page):
+        assert name in COMMANDS
+        command = load_command(name)
+        below = getattr(command, "commands", {})
+        if words and words[0] in below:
+            command, words = below[words[0]], words[1:]
+        command.make_context(name, words)  # raises where the parser refuses
+
+
+def test_configurations_of_sweeps_are_read(tmp_path: Path) -> None:
+    from interp.scale.sweep_config import read_config
+
+    facts = [{"prompt": "The Louvre is in", "subject": "The Louvre", "attribute": "Paris"}]
+    (tmp_path / "known_1000.json").write_text(json.dumps(facts))
+    shown = [block for page in PAGES for block in blocks(page, "toml")]
+    assert len(shown) > 1
+    for block in shown:
+        start = "" if "analyzer" in block else 'analyzer = "logit_lens"\nitems = ["Hi"]\n'
+        (tmp_path / "sweep.toml").write_text(start + block)
+        assert read_config(tmp_path / "sweep.toml").items
 
 
 def test_generated_pages_are_what_the_code_says() -> None:

@@ -4,6 +4,7 @@ The imports are read from the source, so those inside functions and TYPE_CHECKIN
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,9 @@ SIDEWAYS = {
     ("interp.notebook", "interp.tokens"),  # what is shown must be visible
 }
 """Imports between two units of one layer that are meant."""
+
+IN_WORDS = {"interp._version", "interp.corpus_files"}
+"""Units that the table of docs/architecture.md has no row for."""
 
 FREE = {"interp", "interp_cli"}
 """The package's lazy names and the command line stand above all layers."""
@@ -185,3 +189,12 @@ def test_the_rule_can_fail() -> None:
     assert not is_allowed("interp.maths", "interp.figures")
     assert not is_allowed("interp.runner", "interp")
     assert is_allowed("interp.analyzers", "interp.runner")
+
+
+def test_the_page_on_architecture_lists_every_unit_in_its_layer() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| (`.*?`) \|", page, re.MULTILINE)
+    listed = {
+        f"interp.{name.rstrip('/')}": int(layer) for layer, names in rows for name in re.findall(r"`(.*?)`", names)
+    }
+    assert listed == {name: layer for name, layer in LAYERS.items() if name not in IN_WORDS}

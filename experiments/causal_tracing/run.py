@@ -25,6 +25,7 @@ from experiments.causal_tracing.figure import averages_figure
 from experiments.causal_tracing.summary import lines, values
 from experiments.causal_tracing.traces import traced
 from experiments.expected import Row, put_into, read_expected, rows, table
+from experiments.publishing import say
 from interp.files import write_bytes
 from interp.maths.tracing import PLACES
 from interp.runner.model import Model, load
@@ -59,20 +60,16 @@ def main(arguments: list[str] | None = None) -> int:
     write_bytes(folder / "results.json" if asked.quick else RESULTS, data.encode())
     if not asked.quick:
         put_into(PAGE, {"places": lines(found), "figures": table(figures)})
-    _say("\n".join([*lines(found), "", *table(figures)]))
+    say("\n".join([*lines(found), "", *table(figures)]))
     return 0 if asked.quick or all(row.met for row in figures) else 1
 
 
 def trace_all(model: Model, config: Config, path: Path, folder: Path) -> tuple[Asked, Averages]:
     """The facts that the model knows, and the averages over their traces."""
     asked = known_facts(model, read_facts(path), config)
-    _say(f"of {asked.n_asked} facts {model.name} knows {len(asked.known)}")
-    results = [traced(model, fact, config, folder / "traces", _say) for fact in asked.known]
+    say(f"of {asked.n_asked} facts {model.name} knows {len(asked.known)}")
+    results = [traced(model, fact, config, folder / "traces", say) for fact in asked.known]
     return asked, averages(results)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _json(config: Config, model: Model, asked: Asked, found: Averages, figures: Sequence[Row]) -> str:

@@ -22,6 +22,7 @@ from experiments.induction_emergence.figure import emergence_figure
 from experiments.induction_emergence.store import Trained, trained
 from experiments.induction_emergence.summary import chance, change_step, stripe_step, values
 from experiments.induction_emergence.verdicts import Finding, findings
+from experiments.publishing import say
 from interp.files import write_bytes
 
 OUT = FOLDER / "out"
@@ -41,22 +42,18 @@ def main(arguments: list[str] | None = None) -> int:
     folder = OUT / "quick" if asked.quick else OUT
     if asked.fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    models = [trained(config, layers, seed, folder, _say) for seed in config.seeds for layers in config.layers]
+    models = [trained(config, layers, seed, folder, say) for seed in config.seeds for layers in config.layers]
     found = findings(config, models)
     for finding in found:
-        _say(_shown(finding))
+        say(_shown(finding))
     changes = [change_step(model.curve) for model in models if model.layers > 1]
     drawing = emergence_figure(models, changes, chance(config))
     page = drawing.to_html(include_plotlyjs=True, div_id="emergence", config={"displayModeBar": False})
     write_bytes(folder / "emergence.html", page.encode())
     figures = rows(values(config, models, found), read_expected())
     write_bytes(folder / "results.json" if asked.quick else RESULTS, _json(config, models, found, figures).encode())
-    _say("\n".join(table(figures)))
+    say("\n".join(table(figures)))
     return 0 if asked.quick or all(row.met for row in figures) else 1
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _shown(finding: Finding) -> str:

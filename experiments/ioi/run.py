@@ -23,6 +23,7 @@ from experiments.ioi.figure import heads_figure
 from experiments.ioi.heads import Heads, measure
 from experiments.ioi.pairs import Chosen, chosen, read_flips
 from experiments.ioi.summary import lines, values
+from experiments.publishing import say
 from interp.files import write_bytes
 from interp.runner.model import Model, load
 
@@ -45,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     model = load(config.model, device="cpu", dtype="float32")
     pairs = chosen(model, read_flips(asked.prompts), config)
-    _say(f"of {pairs.n_tried} pairs {len(pairs.flips)} are patched; left out: {pairs.left_out or 'none'}")
-    found = measure(model, pairs.flips, config, folder, _say)
+    say(f"of {pairs.n_tried} pairs {len(pairs.flips)} are patched; left out: {pairs.left_out or 'none'}")
+    found = measure(model, pairs.flips, config, folder, say)
     page = heads_figure(found).to_html(include_plotlyjs=True, div_id="heads", config={"displayModeBar": False})
     write_bytes(folder / "heads.html", page.encode())
     figures = rows(values(found, config.top), read_expected(EXPECTED))
@@ -54,12 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     write_bytes(folder / "results.json" if asked.quick else RESULTS, data.encode())
     if not asked.quick:
         put_into(PAGE, {"heads": lines(found, config.top), "figures": table(figures)})
-    _say("\n".join([*lines(found, config.top), "", *table(figures)]))
+    say("\n".join([*lines(found, config.top), "", *table(figures)]))
     return 0 if asked.quick or all(row.met for row in figures) else 1
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _json(config: Config, model: Model, pairs: Chosen, found: Heads, figures: Sequence[Row]) -> str:

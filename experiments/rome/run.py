@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from experiments.expected import Row, put_into, read_expected, rows, table
+from experiments.publishing import say
 from experiments.rome.config import FOLDER, Config
 from experiments.rome.figure import methods_figure
 from experiments.rome.many import Together, at_once, one_after_another
@@ -54,12 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     model = load(config.model, device="cpu", dtype="float32")
     folder = OUT / f"{'quick-' if asked.quick else ''}{_key(config, model)}"
     folder.mkdir(parents=True, exist_ok=True)
-    shop = Workshop.of(model, config, asked.cases, asked.texts, folder, _say, asked.seconds)
+    shop = Workshop.of(model, config, asked.cases, asked.texts, folder, say, asked.seconds)
     try:
         singles = {method: measure(shop, method) for method in config.methods}
         many = [*one_after_another(shop), *at_once(shop)]
     except OutOfTime:
-        _say("out of time; the next call goes on")
+        say("out of time; the next call goes on")
         return 2
     page = methods_figure(singles).to_html(include_plotlyjs=True, div_id="methods", config={"displayModeBar": False})
     write_bytes(OUT / "methods.html", page.encode())
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     if not asked.quick:
         put_into(PAGE, {"singles": single_lines(singles), "many": many_lines(many), "figures": table(figures)})
-    _say("\n".join([*single_lines(singles), "", *many_lines(many), "", *table(figures)]))
+    say("\n".join([*single_lines(singles), "", *many_lines(many), "", *table(figures)]))
     return 0 if asked.quick or all(row.met for row in figures) else 1
 
 
@@ -80,10 +81,6 @@ def _key(config: Config, model: Model) -> str:
     parts += [[settings_of(method).plain(), default_layers(model, method)] for method in config.methods]
     parts += [sequence_settings_of("rome").plain(), settings_of("memit").plain()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _json(

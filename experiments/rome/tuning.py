@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from experiments.publishing import say
 from experiments.rome.config import Config
 from experiments.rome.run import OUT
 from experiments.rome.workshop import Workshop
@@ -46,12 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config, folder = Config(), OUT / "tuning"
     folder.mkdir(parents=True, exist_ok=True)
     model = load(config.model, device="cpu", dtype="float32")
-    shop = Workshop.of(model, config, asked.cases, asked.texts, folder, _say, float("inf"))
+    shop = Workshop.of(model, config, asked.cases, asked.texts, folder, say, float("inf"))
     cases = shop.cases[config.facts : config.most : 2]
-    _say(f"| {len(cases)} facts | {' | '.join(COLUMNS)} |")
-    _say("| --- |" + " ---: |" * len(COLUMNS))
+    say(f"| {len(cases)} facts | {' | '.join(COLUMNS)} |")
+    say("| --- |" + " ---: |" * len(COLUMNS))
     for text in asked.settings:
-        _say(f"| {text or 'defaults'} | {' | '.join(_scores(shop, cases, _read(text)))} |")
+        say(f"| {text or 'defaults'} | {' | '.join(_scores(shop, cases, _read(text)))} |")
     return 0
 
 
@@ -85,10 +86,6 @@ def _scores(shop: Workshop, cases: Sequence[EditCase], changed: dict[str, Any]) 
     if before is not None:
         cells["neighbourhood_score"] = f"{before.value:.3g} → {cells['neighbourhood_score']}"
     return list(cells.values())
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,11 @@ from interp.analyzers.answers import Question
 from interp.analyzers.metrics import Metric, MetricLike, metric_of
 from interp.analyzers.sweep import read_metrics, request_key
 from interp.checkpoint import Checkpoint
-from interp.errors import UsageError, unknown
+from interp.errors import UsageError, is_out_of_memory, unknown
 from interp.interventions import Patch
 from interp.maths.patching import SMALLEST_DIFFERENCE
 from interp.models.cache import Step
 from interp.models.progress import silent
-from interp.runner.memory import is_out_of_memory
 from interp.runner.model import Model
 from interp.runner.plan import Plan
 from interp.runner.run import Run

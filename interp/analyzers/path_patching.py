@@ -18,11 +18,10 @@ from interp.analyzers.path_patching_result import PathPatchingResult
 from interp.analyzers.path_patching_rows import Paths, Reading
 from interp.analyzers.sweep import read_metrics, request_key, sweep, tokens_at_once
 from interp.checkpoint import Checkpoint
-from interp.errors import UsageError
+from interp.errors import UsageError, is_out_of_memory
 from interp.heads import Head, HeadLike
 from interp.models.cache import Step
 from interp.models.progress import silent
-from interp.runner.memory import is_out_of_memory
 from interp.runner.model import Model
 from interp.runner.run import Run
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
+from interp.errors import is_out_of_memory
 from interp.maths.head_profiles import (
     CONTENT,
     SHAPE,
@@ -24,7 +25,6 @@ from interp.maths.head_profiles import (
     visible_keys,
 )
 from interp.models.cache import Step
-from interp.runner.memory import is_out_of_memory
 from interp.runner.model import Model
 from interp.runner.plan import Capture
 from interp.sites import Site

@@ -101,7 +101,10 @@ def _opened(folder: Path) -> Iterator[dict[str, StoredTensor]]:
     """The folder's tensors, while no other process on this machine edits it; what a killed one left half-written is removed."""
     stored_tensors(folder)
     with locked(f"edits-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]}"):
-        (folder / PART).unlink(missing_ok=True)
+        try:
+            (folder / PART).unlink(missing_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot write in {folder}: {error.strerror}") from error
         yield stored_tensors(folder)
 
 

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from interp.checkpoint import Checkpoint
 from interp.editing.matrix import output_matrix
-from interp.errors import MemoryLimitError
+from interp.errors import MemoryLimitError, is_out_of_memory
 from interp.maths.second_moment import Moments, SecondMomentFitter
 from interp.models.cache import Step
 from interp.runner.batch import by_length
-from interp.runner.memory import is_out_of_memory
 from interp.runner.model import Model
 from interp.runner.plan import Capture
 from interp.sites import Site

@@ -10,7 +10,7 @@ from textwrap import shorten
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import MemoryLimitError, ModelError
+from interp.errors import MemoryLimitError, ModelError, is_out_of_memory
 from interp.models.cache import Step, file_sha256
 from interp.models.checks import check_finite, check_fits_files, check_loading_info, check_memory
 from interp.models.device import check_dtype, resolve_device, resolve_dtype
@@ -170,7 +170,6 @@ def _read_model(
     parts: Mapping[str, int | str],
     offload_folder: str | os.PathLike[str] | None,
 ) -> "PreTrainedModel":
-    import torch
 
     from interp.models.reading import lazy_tensors
 
@@ -193,7 +192,9 @@ def _read_model(
             loaded: Any = type(skeleton).from_pretrained(source, state_dict=lazy, **arguments)
             if lazy is not None:  # transformers reads these only with the weights
                 _read_generation_config(loaded[0], folder)
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise MemoryLimitError(
             f"the weights of {folder} do not fit on {_places(parts)}; try dtype='bfloat16' or device_map='auto'"
         ) from error
@@ -243,7 +244,7 @@ class _Telling:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or error is None or kind.__name__ == "OutOfMemoryError":
+        if kind is None or error is None or is_out_of_memory(error):
             return
         if kind is Exception or issubclass(kind, self._KINDS) or kind.__module__ in self._MODULES:
             cause = shorten(str(error), _CAUSE_LENGTH) or kind.__name__

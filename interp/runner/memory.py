@@ -4,9 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-import torch
-
-from interp.errors import MemoryLimitError
+from interp.errors import MemoryLimitError, is_out_of_memory
 from interp.models.atlas import Atlas
 from interp.models.device import free_memory
 from interp.sites import Site
@@ -116,10 +114,3 @@ def in_halves(
         half = len(part) // 2
         waiting[:0] = [part[:half], part[half:]]
         model.notify(f"{len(part)} {what} at once do not fit in memory; going on with {half}")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is short. Torch's allocator of the CPU raises a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from interp.cache import ActivationCache
-from interp.errors import UsageError
+from interp.errors import UsageError, is_out_of_memory
 from interp.interventions import Intervention
 from interp.models.atlas import module_at
 from interp.models.offload import arriving
 from interp.runner.forward import forward
 from interp.runner.last_block import only_at
-from interp.runner.memory import is_out_of_memory
 from interp.runner.passing import passing_over
 from interp.runner.plan import Logits, Plan, Request, logit_columns
 from interp.runner.rows import Locator, Row, shared

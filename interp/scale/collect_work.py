@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from interp.editing.stack import applied_edits, apply
-from interp.errors import ModelError, UsageError
+from interp.errors import ModelError, UsageError, is_out_of_memory
 from interp.models.offload import is_dispatched
 from interp.results import Provenance
-from interp.runner.memory import is_out_of_memory
 from interp.runner.model import Model, load
 from interp.scale.collect_plan import identity_of
 from interp.scale.collect_rows import RowBuffers, ShardRows, Span

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from interp.errors import InterpError
+from interp.errors import InterpError, is_out_of_memory
 from interp.scale.sweep_analyzers import SweepAnalyzer, read_field
 from interp.scale.sweep_config import Task
 
@@ -59,8 +59,6 @@ class TogetherRun:
     def _forward(self, part: Sequence[Task], size: int) -> "list[DataFrame] | None":
         """The tables of tasks from one forward; None where it fails. Where memory is short, the budget is halved, too."""
         import torch
-
-        from interp.runner.memory import is_out_of_memory
 
         try:
             return self._analyzer.run_together(self._model, [task.item for task in part], part[0].settings)

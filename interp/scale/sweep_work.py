@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from interp.errors import InterpError
+from interp.errors import InterpError, is_out_of_memory
 from interp.models.progress import silent
 from interp.scale.sweep_analyzers import analyzer_named
 from interp.scale.sweep_batches import Batch
@@ -17,8 +17,6 @@ from interp.scale.sweep_parts import Part
 from interp.scale.sweep_together import Outcome, TogetherRun
 
 _LONGEST_REASON = 500
-BASE_COLUMNS = ("task", "item", "model", "seed", "error")
-"""The first columns of every row; ``error`` is None where the analyzer succeeded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +81,6 @@ class _Worker:
 
     def _reply(self, task: Task, outcome: Outcome, host: str) -> Reply:
         """Writes what came of a task, unless memory ran out, and says so; notes go with the next reply."""
-        from interp.runner.memory import is_out_of_memory
-
         fault = outcome if isinstance(outcome, BaseException) else None
         frame = None if isinstance(outcome, BaseException) else outcome
         error, kind = (None, None) if fault is None else (reason_of(fault), type(fault))

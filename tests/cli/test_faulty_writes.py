@@ -50,13 +50,14 @@ def test_no_file_may_grow(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_file_system_is_full(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["full", "readonly"])
+def test_the_file_system_is_full_or_read_only(place: Path, tmp_path: Path, kind: str) -> None:
     """In a mount namespace of its own, which ends with the process."""
     mount = f"mount -t tmpfs -o size=6m tmpfs '{place}'"
     tried = shutil.which("unshare") and subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True)
     if not tried or tried.returncode:
         pytest.skip("no file system can be mounted here in a namespace of its own")
-    faulty(["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"], place, "full", tmp_path / "cache")
+    faulty(["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"], place, kind, tmp_path / "cache")
     assert list(place.iterdir()) == []
 
 

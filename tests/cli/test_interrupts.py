@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from bad_arguments import WORKS
+from interrupted_commands import LONG, SHORT
+
 TESTS = Path(__file__).resolve().parents[1]
-FEW = ("lens", "heads", "compare", "edit", "edit eval", "generate")
+FEW = ("lens", "heads", "compare", "edit", "edit eval", "generate", "edit undo", "store")
 
 
 def stopped(folder: Path, points: int, seed: int, *only: str) -> int:
@@ -42,9 +45,14 @@ def stopped(folder: Path, points: int, seed: int, *only: str) -> int:
     return last["stopped"]
 
 
+def test_every_command_is_long_or_short() -> None:
+    assert LONG.keys() | SHORT == WORKS.keys()
+    assert not LONG.keys() & SHORT
+
+
 @pytest.mark.long
 def test_some_commands_stopped_once(tmp_path: Path) -> None:
-    assert stopped(tmp_path, 1, 0, *FEW) >= 4
+    assert stopped(tmp_path, 1, 0, *FEW) >= 6
 
 
 @pytest.mark.slow

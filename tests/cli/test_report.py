@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -287,6 +288,25 @@ def test_a_file_that_is_no_result_is_one_line(interp, tmp_path: Path, name: str)
     assert ended.stderr.count("\n") == 1
     assert name in ended.stderr
     assert not (tmp_path / "out.html").exists()
+
+
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_a_result_that_was_changed_so_that_its_parts_do_not_fit_names_its_file(
+    interp, tmp_path: Path, monkeypatch, command: str
+) -> None:
+    """Every part is what its field takes, and tokens have no names."""
+    monkeypatch.chdir(tmp_path)
+    written = samples.lens(layers=3).to_json()
+    Path("whole.json").write_text(json.dumps(written))
+    Path("changed.json").write_text(json.dumps(written | {"tokens": written["tokens"] | {"pieces": []}}))
+    files = ("changed.json",) if command == "report" else ("whole.json", "changed.json")
+    ended = interp(command, *files, "-o", "page.html")
+    assert (ended.code, ended.stdout) == (3, "")
+    assert re.fullmatch(
+        r"error: the parts of (whole\.json or )?changed\.json do not fit together \(\w+: .*\); make it again\n",
+        ended.stderr,
+    )
+    assert not Path("page.html").exists()
 
 
 def test_the_public_names_make_the_same_page(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Loading folders: what comes back, what is refused before anything is read, and that nothing else changes."""
 
+import errno
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from interp.errors import ModelError, UsageError
+from interp.errors import MemoryLimitError, ModelError, UsageError
 from interp.models.device import available_devices, resolve_device, resolve_dtype
 from interp.models.folder import folder_tensors
 from interp.models.headers import TensorInfo
@@ -302,3 +303,21 @@ def test_the_importing_of_tables_needs_no_torch() -> None:
         "import sys, interp.models.tables; sys.exit(any(n in sys.modules for n in ('torch', 'transformers', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("unable to mmap 139344 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_too_little_memory_is_not_called_a_damaged_folder(saved_model, monkeypatch, error: Exception) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("transformers.LlamaForCausalLM.from_pretrained", short)
+    with pytest.raises(MemoryLimitError, match="do not fit on cpu; try dtype='bfloat16'"):
+        load(saved_model())

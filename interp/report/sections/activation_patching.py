@@ -15,6 +15,7 @@ from interp.report.sections.activation_patching_words import (
     interval,
     layers_said,
     listed,
+    prompt_pairs,
     share,
     site_name,
 )
@@ -22,7 +23,6 @@ from interp.report.sections.numbers import interval_of, signed, told_from
 
 _HALF = 0.5
 _LISTED = 12
-_PAIRS = 20
 
 
 def build(result: Any, prompt: str) -> Section | None:
@@ -33,7 +33,9 @@ def build(result: Any, prompt: str) -> Section | None:
         blocks.append(picture(patched, prompt))
         one = selected(patched, prompt)
         blocks += [*([one] if one is not None else []), _strongest(patched)]
-    blocks.append(_prompts(patched))
+    blocks.append(
+        prompt_pairs(result, f"; the last columns are the {patched.metric_with_unit} before anything is patched")
+    )
     return Section(
         name="activation-patching",
         title="Activation patching",
@@ -167,29 +169,5 @@ def _strongest(patched: Patched) -> Table:
         rows=rows,
         numeric=frozenset({3, 4, 5}) if several else frozenset({3, 4}),
         caption=f"The patches with the greatest {'estimated ' * patched.estimated}effects, up to {_LISTED} a site",
-        long=True,
-    )
-
-
-def _prompts(patched: Patched) -> Table:
-    """Both prompts of each pair with their answers, and the metric before anything is patched."""
-    result = patched.result
-    rows: list[list[Child]] = [
-        [
-            quoted(result.clean[index].text),
-            quoted(result.corrupted[index].text),
-            token(result.answers[index].text),
-            token(result.against[index].text) if result.against else "nothing",
-            amount(float(result.clean_metric[index])),
-            amount(float(result.corrupted_metric[index])),
-        ]
-        for index in range(min(result.n_pairs, _PAIRS))
-    ]
-    which = f", the first {_PAIRS} of {result.n_pairs}" if result.n_pairs > _PAIRS else ""
-    return Table(
-        columns=("clean prompt", "corrupted prompt", "answer", "against", "clean", "corrupted"),
-        rows=rows,
-        numeric=frozenset({4, 5}),
-        caption=f"The prompts{which}; the last columns are the {patched.metric_with_unit} before anything is patched",
         long=True,
     )

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from interp.maths.estimates import Estimate, Estimates
-from interp.report.markup import Child, Html, element, join
+from interp.report.blocks import Table
+from interp.report.markup import Child, Html, element, join, quoted, token
 
 SITES = {
     "resid_pre": "residual stream",
@@ -27,6 +28,7 @@ METRICS = {
     "logit_difference": "logit difference",
     "kl": "KL divergence from the clean run",
 }
+_PAIRS = 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -158,3 +160,26 @@ def amount(value: float, digits: int = 3) -> str:
     """A number to ``digits`` decimals, a small one to two digits, with a minus as wide as a plus."""
     small = 0 < abs(value) < 10.0**-digits
     return f"{value:.{'2g' if small else f'{digits}f'}}".replace("-", "−")  # noqa: RUF001
+
+
+def prompt_pairs(result: Any, said: str) -> Table:
+    """Both prompts of each pair with their answers, and the metric before anything is patched; ``said`` goes on with the caption."""
+    rows: list[list[Child]] = [
+        [
+            quoted(result.clean[index].text),
+            quoted(result.corrupted[index].text),
+            token(result.answers[index].text),
+            token(result.against[index].text) if result.against else "nothing",
+            amount(float(result.clean_metric[index])),
+            amount(float(result.corrupted_metric[index])),
+        ]
+        for index in range(min(result.n_pairs, _PAIRS))
+    ]
+    which = f", the first {_PAIRS} of {result.n_pairs}" if result.n_pairs > _PAIRS else ""
+    return Table(
+        columns=("clean prompt", "corrupted prompt", "answer", "against", "clean", "corrupted"),
+        rows=rows,
+        numeric=frozenset({4, 5}),
+        caption=f"The prompts{which}{said}",
+        long=True,
+    )

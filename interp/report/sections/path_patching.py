@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 
 from interp.report.blocks import Axis, Block, Evidence, Finding, Picture, Section, Table, Version
-from interp.report.markup import Child, join, quoted, token
-from interp.report.sections.activation_patching_words import METRICS, amount, bounds, interval, share
+from interp.report.markup import Child, join
+from interp.report.sections.activation_patching_words import METRICS, bounds, interval, prompt_pairs, share
 from interp.report.sections.numbers import interval_of, signed
 
 _LISTED = 15
-_PAIRS = 20
 
 
 def build(result: Any, prompt: str) -> Section | None:
@@ -24,7 +23,7 @@ def build(result: Any, prompt: str) -> Section | None:
     )
     measured = bool(result.effects().value.isfinite().any())
     blocks: list[Block] = [_map(result, prompt)] if measured else []
-    blocks += [_strongest(result), _prompts(result)]
+    blocks += [_strongest(result), prompt_pairs(result, f", with the {_metric(result)} after each")]
     return Section(
         name="path-patching",
         title=f"Path patching to {result.receiver}",
@@ -83,28 +82,6 @@ def _strongest(result: Any) -> Table:
         rows=rows,
         numeric=frozenset(range(1, len(columns))),
         caption=f"The senders whose paths change the {_metric(result)} most, up to {_LISTED}",
-        long=True,
-    )
-
-
-def _prompts(result: Any) -> Table:
-    rows: list[list[Child]] = [
-        [
-            quoted(result.clean[index].text),
-            quoted(result.corrupted[index].text),
-            token(result.answers[index].text),
-            token(result.against[index].text) if result.against else "nothing",
-            amount(float(result.clean_metric[index])),
-            amount(float(result.corrupted_metric[index])),
-        ]
-        for index in range(min(result.n_pairs, _PAIRS))
-    ]
-    which = f", the first {_PAIRS} of {result.n_pairs}" if result.n_pairs > _PAIRS else ""
-    return Table(
-        columns=("clean prompt", "corrupted prompt", "answer", "against", "clean", "corrupted"),
-        rows=rows,
-        numeric=frozenset({4, 5}),
-        caption=f"The prompts{which}, with the {_metric(result)} after each",
         long=True,
     )
 
