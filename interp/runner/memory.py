@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+import torch
+
 from interp.errors import MemoryLimitError, is_out_of_memory
 from interp.models.atlas import Atlas
 from interp.models.device import free_memory
