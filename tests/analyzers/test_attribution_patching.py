@@ -207,6 +207,7 @@ def test_kl_has_no_slope_at_the_clean_run(family):
     assert float(found.estimated("resid_pre").abs().max()) > 1e-3
 
 
+@pytest.mark.long
 def test_nothing_depends_on_how_pairs_are_run_together(family, monkeypatch):
     model = family("gemma2")
     for steps in (1, 2):
@@ -229,6 +230,7 @@ def test_pairs_of_several_lengths(family):
     assert set(both.checked.pair.tolist()) == {0, 1}
 
 
+@pytest.mark.long
 def test_the_seed_chooses_the_checked_cells(family):
     model = family("llama")
     first, again, other = (

@@ -131,6 +131,7 @@ def test_all_attention_into_a_clean_token_restores_all(family, ids, name):
     assert (result.corrupted_probability - result.clean_probability).abs().max() > 1e-4
 
 
+@pytest.mark.long
 def test_a_subject_at_the_start_or_the_whole_prompt(family, ids):
     model = family("llama")
     for subject in ([0], range(10)):
@@ -365,6 +366,7 @@ def test_cells_of_the_default_model_are_the_oracles(model):
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_text_is_found_by_its_characters(model):
     for prompt, subject, message in (
         (

@@ -60,6 +60,7 @@ def test_the_circuit_is_called_with_its_known_scores(found):
     assert len(found.matched) == 2
 
 
+@pytest.mark.long
 def test_without_the_head_the_repeats_are_not_known(found):
     """The mean of its z over text without repeats is zero here: it rests on BOS, which has no value."""
     (verdict,) = found.verdicts
@@ -113,6 +114,7 @@ def test_a_head_that_rests_on_the_first_token_is_not_judged():
     assert "rests on the first token with 98%" in verdict.reason
 
 
+@pytest.mark.long
 def test_verdicts_on_chosen_heads_say_why_not(circuit):
     got = induction_heads(circuit, heads=["L1H1", INDUCTION, "1.3"], **QUICK)
     assert [verdict.called for verdict in got.verdicts] == [False, True, False]
@@ -225,6 +227,7 @@ def test_round_trip_table_and_figures(found, tmp_path):
         found.figure("loss")
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_result(found, circuit):
     again = induction_heads(circuit, **QUICK)
     one, two = found.to_json(), again.to_json()
@@ -242,6 +245,7 @@ def test_a_scan_alone_calls_nothing(circuit):
     assert got.not_measured
 
 
+@pytest.mark.long
 def test_one_text_gives_no_verdict(circuit):
     got = induction_heads(circuit, **(QUICK | {"seeds": 1}), heads=INDUCTION)
     (verdict,) = got.verdicts
@@ -249,6 +253,7 @@ def test_one_text_gives_no_verdict(circuit):
     assert "one text gives no interval" in verdict.reason
 
 
+@pytest.mark.long
 def test_progress_is_told(circuit):
     said = []
     induction_heads(circuit, **QUICK, progress=lambda what, done, total: said.append((what, done, total)))

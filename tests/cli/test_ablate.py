@@ -76,6 +76,7 @@ def test_texts_and_answers_of_a_file(interp, tmp_path: Path) -> None:
     assert "--target was given, and" in ended.stderr
 
 
+@pytest.mark.long
 def test_an_interrupt_says_what_is_kept_and_the_same_command_goes_on(interp, monkeypatch, unfinished: Path) -> None:
     from interp.analyzers import ablation_work
 

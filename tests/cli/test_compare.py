@@ -52,6 +52,7 @@ def test_without_a_target_both_follow_the_answer_to_a(interp, opened) -> None:
     assert "tokens from the end" in found["comparisons"][0]["aligned"][0]
 
 
+@pytest.mark.long
 def test_several_things_make_one_page(interp, opened, tmp_path: Path) -> None:
     path = tmp_path / "c.html"
     ended = interp("compare", A, B, "--what", "lens,story,attribution,attention", "-o", str(path), "--json", "-q")

@@ -51,6 +51,7 @@ def test_text_steps_and_file(interp, tmp_path: Path) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_chat_and_sampling(interp, model) -> None:
     sampling = ("--temperature", "1.5", "--top-k", "20", "--top-p", "0.9", "--seed", "7")
     ended = interp("generate", "Hi", "--system", "Be brief.", "-n", "5", *sampling, "--json", "-q", *ON_CPU)

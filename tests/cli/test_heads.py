@@ -26,6 +26,7 @@ def lines(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.long
 def test_the_table_names_heads_with_their_evidence(interp, lines: str, tmp_path: Path) -> None:
     path = tmp_path / "heads.safetensors"
     ended = interp("heads", "--prompts", lines, "--layer", "16-18", "--shuffles", "1", "-o", str(path), *ON_CPU)

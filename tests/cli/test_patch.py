@@ -96,6 +96,7 @@ def test_answers_that_are_not_given_are_the_models_own(interp) -> None:
     assert "kl (nats): clean 0.000, corrupted" in ended.stdout
 
 
+@pytest.mark.long
 def test_an_estimate_says_how_well_it_ranks(interp) -> None:
     ended = interp("patch", *PAIR, "--attribution", "--by", "head", "--layer", "20-23", "--top", "2", *ON_CPU)
     assert ended.code == 0, ended.stderr
@@ -212,6 +213,7 @@ def test_mistakes_in_a_file_of_pairs_name_its_line(interp, tmp_path: Path, lines
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.long
 def test_a_metric_that_weighs_nothing_needs_no_answer_against(interp, tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps({key: ROWS[0][key] for key in ("clean", "corrupted", "target")}), encoding="utf-8")

@@ -26,6 +26,7 @@ def config(tmp_path: Path, monkeypatch) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_sweep_prints_a_summary_and_leaves_table_page_and_summary(interp, config) -> None:
     ended = interp("sweep", str(config), "-q")
     assert ended.code == 0
@@ -60,6 +61,7 @@ def test_json_is_one_object(interp, config) -> None:
     assert Path(found["rows"]).is_file()
 
 
+@pytest.mark.long
 def test_an_interrupt_says_what_is_kept_and_how_to_go_on(interp, config, monkeypatch) -> None:
     from interp.scale import sweep_run
 

@@ -25,6 +25,7 @@ def no_grad():
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.long
 def test_full_forwards_and_our_edit_agree(name):
     work = EditWork.of(word_model.build(name), TINY.edited)
     baseline = editing.naive(work)

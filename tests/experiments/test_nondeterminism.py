@@ -108,6 +108,7 @@ def test_all_of_it_on_a_tiny_model():
     assert len(drift_figure(found).data) == 7
 
 
+@pytest.mark.long
 def test_a_short_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "OUT", tmp_path)
     monkeypatch.setattr(run, "load", lambda name, device, dtype: in_dtype(dtype))

@@ -58,6 +58,7 @@ def test_the_selected_head_is_the_result(page):
     assert page.problems == []
 
 
+@pytest.mark.long
 def test_no_request_and_no_complaint(page):
     assert page.outside() == []
     assert page.problems == []
@@ -167,6 +168,7 @@ def test_a_page_of_heads_alone_opens_on_the_head_that_stands_out(browser, tmp_pa
     assert browser.problems == []
 
 
+@pytest.mark.long
 def test_no_sideways_scrolling(page):
     for width in (320, 390, 768, 1600):
         page.resize(width, 844)

@@ -98,6 +98,7 @@ def test_prompts_too_short_for_a_pattern(pieces):
     assert len(mosaic_of(outline)["scores"]) == 5
 
 
+@pytest.mark.long
 def test_with_the_other_sections_the_page_stays_small():
     assert len(report([*samples.all_results(), samples.attention(layers=30, heads=9)]).html().encode()) < LIMIT
 

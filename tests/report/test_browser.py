@@ -48,6 +48,7 @@ new MutationObserver(() => { if (typeof pageData === 'object') window.unpackedAt
 """
 
 
+@pytest.mark.long
 def test_the_text_is_seen_before_the_page_is_unpacked(browser, path):
     number = browser.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)["identifier"]
     tries = []
@@ -58,6 +59,7 @@ def test_the_text_is_seen_before_the_page_is_unpacked(browser, path):
     assert any(tries)
 
 
+@pytest.mark.long
 def test_an_address_that_names_a_section_opens_there(browser, path):
     browser.problems.clear()
     browser.call("Page.navigate", url=path.as_uri() + "?anew#logits")
@@ -84,6 +86,7 @@ def test_the_policy_blocks_what_the_page_does_not_need(page):
     assert any("Content Security Policy" in problem for problem in page.problems)
 
 
+@pytest.mark.long
 def test_the_mode_bar_offers_no_cloud(page):
     titles = page.run(
         "[...document.querySelectorAll('.modebar-btn')].map(node => node.dataset.title || node.ariaLabel || '')"
@@ -285,6 +288,7 @@ def test_dark_mode_follows_the_system(page):
     assert page.run(ground) != light[0]
 
 
+@pytest.mark.long
 def test_paper_is_white_in_dark_mode_too(page):
     ink = "document.querySelector('.plot')._fullLayout.font.color"
     light = page.run(ink)

@@ -112,6 +112,7 @@ SHAPES = (
 )
 
 
+@pytest.mark.long
 def test_a_token_and_layer_chosen_in_one_panel_are_marked_in_all(browser, page, path) -> None:
     """A has one token more than B at its start, so that A's token 3 stands beside B's token 2."""
     page.draw_all()

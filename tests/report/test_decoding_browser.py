@@ -41,6 +41,7 @@ def test_pictures_are_drawn_and_tables_say_the_same(page):
     assert losses[2][:2] == ["1 ␣Eiffel", "9"]
 
 
+@pytest.mark.long
 def test_a_click_on_a_loss_selects_its_token(page):
     page.draw_all()
     bar = "document.querySelectorAll('#token-losses .bars .point')[2]"
@@ -51,6 +52,7 @@ def test_a_click_on_a_loss_selects_its_token(page):
     page.until("document.querySelector('.strip [aria-pressed=true]').innerText.includes('Tower')", seconds=10)
 
 
+@pytest.mark.long
 def test_each_version_of_the_loop_is_drawn(page):
     page.draw_all()
     page.run("document.querySelectorAll('#generation .switch button')[2].click()")

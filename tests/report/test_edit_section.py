@@ -254,6 +254,7 @@ class TestInABrowser:
             assert browser.problems == []
             assert browser.run("document.documentElement.scrollWidth") <= width
 
+    @pytest.mark.long
     def test_the_switches_and_the_tables_behind_pictures(self, page: Page) -> None:
         page.draw_all()
         page.run("document.querySelectorAll('details').forEach(node => { node.open = true; })")

@@ -75,6 +75,7 @@ def test_the_page_opens_with_the_findings_of_the_report(page) -> None:
         assert one.sentence == plain(join([type(join([]))(text)]))
 
 
+@pytest.mark.long
 def test_each_links_to_a_picture_of_its_section(page) -> None:
     for one in page.findings:
         match = re.search(rf'<span id="{re.escape(one.anchor)}" class="anchor"></span><figure', page.html())
@@ -94,6 +95,7 @@ def test_every_finding_has_its_number_and_a_strength(result) -> None:
             assert one.interval[0] <= one.value <= one.interval[1]
 
 
+@pytest.mark.long
 def test_the_numbers_are_those_of_the_result() -> None:
     trace = samples.causal_trace()
     lost, *claims = report([trace]).findings

@@ -116,6 +116,7 @@ def test_nothing_runs_and_all_is_shown_literally(browser, path):
     assert browser.outside() == []
 
 
+@pytest.mark.long
 def test_files_hold_the_same_text(browser, path):
     browser.open_report(path)
     open_tables(browser)

@@ -45,6 +45,7 @@ def test_maps_and_tables_are_the_results(result):
     assert "without it the loss on repeats rises by" in tables[-1].rows[0][1]
 
 
+@pytest.mark.long
 def test_the_finding_has_its_number_and_its_null(result):
     (finding,) = build(result, "p0").findings
     assert finding.text.startswith(

@@ -104,6 +104,7 @@ def test_choosing_anywhere_chooses_everywhere(page):
     assert marked == [[LAYERS - layer, pos + 1]]
 
 
+@pytest.mark.long
 def test_keys(page):
     page.press("ArrowLeft", "ArrowLeft", "[", "[", "[", "]", ".", ".", ",")
     assert_everywhere(page, LAST - 2, LAYERS - 3, 1)
@@ -359,6 +360,7 @@ def test_the_table_of_a_head_is_its_pattern(page, results):
     assert shown[7:] == [""] * (len(samples.PIECES) - 6)
 
 
+@pytest.mark.long
 def test_a_small_screen(page):
     page.resize(375, 812)
     page.until("document.querySelector('#lens .plot')._fullLayout.width < 380")

@@ -92,6 +92,7 @@ def test_same_results_same_bytes(page):
     assert report(samples.all_results()).html() == page
 
 
+@pytest.mark.long
 def test_a_saved_result_gives_the_same_page(tmp_path, page):
     paths = []
     for index, result in enumerate(samples.all_results()):
@@ -203,6 +204,7 @@ def test_kinds_and_emptiness_are_named():
         report([result])
 
 
+@pytest.mark.long
 def test_one_result_alone_makes_a_page():
     for result in samples.all_results():
         assert Outline(report([result]).html()).text
@@ -308,6 +310,7 @@ def test_vendored_plotly_is_the_one_of_the_package():
     assert "MIT License" in (files("interp.report") / "vendor/LICENSE.plotly").read_text()
 
 
+@pytest.mark.long
 def test_plotly_is_the_bundle_with_its_function_in_brackets(outline):
     """Two characters more than the bundle, where its function starts and ends; nothing else is changed."""
     bundle = gzip.decompress((files("interp.report") / PLOTLY_BUNDLE).read_bytes()).decode().rstrip()

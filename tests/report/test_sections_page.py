@@ -66,6 +66,7 @@ def test_every_version_draws(opened, found):
     assert all(one["traces"] for one in found)
 
 
+@pytest.mark.long
 def test_every_version_is_a_table(found):
     for one in found:
         assert len(one["rows"]) >= 2, one

@@ -75,6 +75,7 @@ def test_text_has_the_contrast_that_it_needs(kept: Page, dark: bool) -> None:
     assert any("100%" in one or "var(--heat) 9" in one for one in weights), weights
 
 
+@pytest.mark.long
 def test_the_address_names_what_is_shown(kept: Page) -> None:
     kept.run("document.querySelectorAll('#lens .switch button')[2].click()")
     menu = "document.querySelector('.heads .switch select')"

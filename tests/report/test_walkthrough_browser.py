@@ -36,6 +36,7 @@ def test_every_version_draws_and_nothing_is_asked_for(page: Page) -> None:
     assert page.outside() == []
 
 
+@pytest.mark.long
 def test_tables_name_what_the_pictures_show(page: Page) -> None:
     page.draw_all()
     page.run("document.querySelectorAll('figure details').forEach(one => one.open = true)")
@@ -49,6 +50,7 @@ def test_tables_name_what_the_pictures_show(page: Page) -> None:
     assert page.run(tables.format("#tensors"))[0][1:3] == ["embedding", "attention"]
 
 
+@pytest.mark.long
 def test_the_keys_read_follow_the_selection(page: Page) -> None:
     cell = "document.querySelector('#attention-summary .linked table').rows[{}].cells[{}].textContent"
     page.run("document.querySelectorAll('.strip button')[3].click()")

@@ -207,6 +207,7 @@ def test_another_request_is_refused_with_what_differs(small, tmp_path, change: d
     assert small_corpus.files(tmp_path / "s") == before
 
 
+@pytest.mark.long
 def test_memory_that_runs_out_halves_the_batch_says_so_and_is_written_down(small, told, tmp_path, monkeypatch) -> None:
     """From the second shard on a forward of more than 100 positions fails; a second store with the same numbers is the same."""
     run, asked = Model.run, []

@@ -158,6 +158,7 @@ def test_without_ray_the_command_to_install_it_is_said(monkeypatch) -> None:
         OnRay()
 
 
+@pytest.mark.long
 def test_what_can_never_be_placed_is_said(cluster, tmp_path) -> None:
     config = trace_of("never loaded", threads=64) | {"model": save_model(tmp_path / "model")}
     with pytest.raises(UsageError, match=r"each worker takes 64 CPU and the whole Ray cluster has [12] CPU; use fewer"):

@@ -60,6 +60,7 @@ class Counted(Engine):
             yield unit, Lost("its worker died") if dies else work(unit)
 
 
+@pytest.mark.long
 def test_rows_are_those_of_each_alone(config, whole, tmp_path) -> None:
     alone = sweep(config | {"batch_tokens": 1}, tmp_path / "alone", engine=(engine := Counted()))
     assert len(engine.seen) == len(PROMPTS)
@@ -125,6 +126,7 @@ def test_a_machine_with_an_accelerator_has_larger_batches(config, monkeypatch) -
         assert max(len(batch.tasks) for batch in batches_of(large, tasks, range(len(tasks)))) == most
 
 
+@pytest.mark.long
 def test_a_sweep_goes_on_with_the_batches_it_was_begun_with(config, whole, tmp_path, monkeypatch) -> None:
     asked = {name: value for name, value in config.items() if name != "batch_tokens"}
     out, write, left = tmp_path / "out", SweepFolder.write_part, [9]
@@ -170,6 +172,7 @@ def test_an_analyzer_that_takes_one_prompt_has_batches_of_one() -> None:
     assert [len(batch.tasks) for batch in batches_of(asked, tasks, range(len(tasks)))] == [1] * len(FACTS)
 
 
+@pytest.mark.long
 def test_a_stop_inside_a_batch_loses_nothing_and_changes_no_byte(config, whole, tmp_path, monkeypatch) -> None:
     write, written = SweepFolder.write_part, []
 
@@ -193,6 +196,7 @@ def test_a_stop_inside_a_batch_loses_nothing_and_changes_no_byte(config, whole, 
     assert rows_of(result) == rows_of(whole)
 
 
+@pytest.mark.long
 def test_memory_that_runs_out_halves_the_batch_and_is_said(config, whole, tmp_path, monkeypatch) -> None:
     run, sizes, told = SweepAnalyzer.run_together, [], []
 
@@ -215,6 +219,7 @@ def test_memory_that_runs_out_halves_the_batch_and_is_said(config, whole, tmp_pa
     assert any(1 < size <= 3 for size in sizes), "the halves share a forward"
 
 
+@pytest.mark.long
 def test_memory_that_is_short_for_one_prompt_is_its_row(config, tmp_path, monkeypatch) -> None:
     run = SweepAnalyzer.run
 
@@ -233,6 +238,7 @@ def _no_memory(self, model, items, settings):
     raise MemoryError
 
 
+@pytest.mark.long
 def test_the_budget_is_chosen_from_free_memory(config, whole, tmp_path, monkeypatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(memory, "least_free", lambda model: 400_000)
@@ -255,6 +261,7 @@ def test_a_prompt_that_fails_fails_alone(config, whole, tmp_path) -> None:
     close(rows[kept].reset_index(drop=True), expected[~expected["task"].isin([7, 12])].reset_index(drop=True))
 
 
+@pytest.mark.long
 def test_only_the_prompt_that_kills_workers_is_lost(config, whole, tmp_path) -> None:
     engine = Counted(deadly=5)
     result = sweep(config, tmp_path / "out", engine=engine)
