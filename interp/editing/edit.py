@@ -71,7 +71,8 @@ class ValueCurve:
 
     ``nats`` parts sum to ``loss``: the target's mean negative log-likelihood over the contexts, the divergence on the essence prompt,
     the decay of delta. ``probability`` is the geometric mean over the contexts of the target's probability per token;
-    ``bare_probability`` that of the prompt without a context. ``delta_norm`` and ``start_norm`` are |delta| and |v0|.
+    ``bare_probability`` that of the prompt without a context. ``delta_norm`` and ``start_norm`` are |delta| and |v0|. ``stop_reason`` is
+    "steps", "loss" (it fell below its threshold), "likely" (after steps without noise) or "enough" (then shortened to what is enough).
     """
 
     loss_nats: Float[Tensor, " step"]
@@ -82,9 +83,7 @@ class ValueCurve:
     bare_probability: Float[Tensor, " step"]
     delta_norm: Float[Tensor, " step"]
     start_norm: float
-    stop_reason: (
-        str  # "steps", "loss" (the loss fell below its threshold) or "enough" (then shortened to what is enough)
-    )
+    stop_reason: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

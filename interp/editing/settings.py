@@ -20,7 +20,8 @@ class EditSettings:
     Value: Adam with ``learning_rate`` takes ``steps`` forward passes (one update fewer) and stops early below ``stop_loss_nats``; the
     loss is the target's negative log-likelihood plus ``kl_weight`` times the divergence on the essence prompt plus ``decay`` times
     |delta| / |v0|^2; delta is held within ``clamp`` times |v0|. At each step the stream at the positions after the subject is disturbed
-    by Gaussian noise of ``noise`` times its root mean square, so that the value does not lean on the words of one template. With
+    by Gaussian noise of ``noise`` times its root mean square, so that the value does not lean on the words of one template. Where the
+    target is not likely in the contexts then, up to ``quiet_steps`` updates without noise follow, until it is (LIKELY). With
     ``enough_probability`` delta is then shortened, to half at least, as far as the target keeps that probability in the contexts.
     Writing: ``averaged`` uses the key and value averaged over contexts everywhere, not the bare prompt's; with ``subject_contexts``
     the average is also over "{subject} is a" in each context; ``context_weight`` times the covariance of those keys is added to the
@@ -41,6 +42,7 @@ class EditSettings:
     decay: float = 0.5
     clamp: float = 4.0
     noise: float = 0.0
+    quiet_steps: int = 0
     enough_probability: float | None = None
     averaged: bool = True
     subject_contexts: bool = False
@@ -69,6 +71,7 @@ class EditSettings:
                 "between 0 and 1, both excluded, or None",
             ),
             ("noise", self.noise >= 0, "0 or more"),
+            ("quiet_steps", self.quiet_steps >= 0, "0 or more"),
             ("steps", self.steps >= 1, "1 or more"),
             ("learning_rate", self.learning_rate > 0, "above 0"),
             ("kl_weight", self.kl_weight >= 0, "0 or more"),
@@ -96,8 +99,9 @@ _BY_METHOD = {
     "rome": replace(
         _PAPER,
         value_contexts=6,
-        clamp=3.0,
         noise=0.8,
+        quiet_steps=10,
+        enough_probability=0.98,
         subject_contexts=True,
         context_weight=0.1,
         near_misses=64,
@@ -124,8 +128,10 @@ def settings_of(method: str) -> EditSettings:
 def sequence_settings_of(method: str) -> EditSettings:
     """The defaults of a method where many facts are edited one after another.
 
-    ``rome`` looks for a value that withstands noise, which is longer than one fact needs and adds up over many; there it is shortened to
-    what is enough. Raises UsageError for an unknown method.
+    Each value of ``rome`` is held within 3 |v0|, shortened to less than one fact alone needs, and a fact that resists is not insisted on:
+    what is written adds up over many. Raises UsageError for an unknown method.
     """
     settings = settings_of(method)
-    return replace(settings, enough_probability=ENOUGH_IN_SEQUENCE) if method == "rome" else settings
+    if method != "rome":
+        return settings
+    return replace(settings, clamp=3.0, quiet_steps=0, enough_probability=ENOUGH_IN_SEQUENCE)

@@ -4,6 +4,7 @@ Meng et al. 2022, eq. 4. A change delta of the value is optimised in all context
 and layers up to the edited one never change, so they are computed once; of the rest only the target's positions are unembedded.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,8 @@ from interp.runner.model import Model
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 """The parts of delta that are tried where less of it may be enough."""
+LIKELY = 0.9
+"""The probability over the contexts under which the target counts as won: the bare prompt hears somewhat less of an edit than they do."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +51,13 @@ def optimise_value(model: Model, rewrite: Rewrite, layer: int, settings: EditSet
     starts = suffixes.start[:-1].float()
     start = starts.mean(0) if settings.averaged and place == "mlp" else starts[0]
     loss = _Loss(suffixes=suffixes, target=torch.tensor(rewrite.target.ids), start=start, settings=settings)
-    delta, steps, reason = _optimised(loss, rewrite.seed)
+    noise = torch.Generator().manual_seed(rewrite.seed) if settings.noise else None
+    delta, steps = _optimised(loss, torch.zeros_like(start), settings.steps, noise, _below(settings.stop_loss_nats))
+    reason = "loss" if steps[-1][0] < settings.stop_loss_nats else "steps"
+    if settings.quiet_steps:
+        delta, quiet = _optimised(loss, delta, settings.quiet_steps + 1, None, _is_likely)
+        if len(quiet) > 1:
+            steps, reason = [*steps, *quiet], "likely" if _is_likely(quiet[-1]) else "steps"
     if settings.enough_probability is not None:
         delta, shortened = _shortened(loss, delta, settings.enough_probability)
         steps, reason = [*steps, *shortened], "enough" if shortened else reason
@@ -92,32 +101,44 @@ class _Loss:
         return loss, _numbers(loss, by_context, divergence, decay, delta)
 
 
-def _optimised(loss: _Loss, seed: int) -> tuple[Float[Tensor, " d_model"], list[list[float]], str]:
-    """Delta, each step on the way to it, and why it ended."""
-    settings, start = loss.settings, loss.start
-    delta = torch.zeros_like(start, requires_grad=True)
+def _optimised(
+    loss: _Loss,
+    delta: Float[Tensor, " d_model"],
+    most: int,
+    noise: torch.Generator | None,
+    ends: Callable[[list[float]], bool],
+) -> tuple[Float[Tensor, " d_model"], list[list[float]]]:
+    """Delta and the numbers of each step on the way to it: ``most`` forward passes, and updates after all but the last.
+
+    ``ends`` is asked after each whether its numbers are good enough. With ``noise`` each pass is disturbed.
+    """
+    settings = loss.settings
+    delta = delta.clone().requires_grad_()
     optimiser = torch.optim.Adam([delta], lr=settings.learning_rate)
-    radius = settings.clamp * start.norm()
-    generator = torch.Generator().manual_seed(seed)
+    radius = settings.clamp * loss.start.norm()
     steps: list[list[float]] = []
-    reason = "steps"
-    for step in range(settings.steps):
+    for step in range(most):
         with torch.enable_grad():
-            noise = _disturbance(loss.suffixes.following, settings.noise, generator) if settings.noise else None
-            found, numbers = loss(delta, noise)
+            drawn = None if noise is None else _disturbance(loss.suffixes.following, settings.noise, noise)
+            found, numbers = loss(delta, drawn)
         steps.append(numbers)
         if not torch.isfinite(found):
             raise NumericsError(f"the loss is not finite at step {step} of the optimisation; the model is as it was")
-        if numbers[0] < settings.stop_loss_nats:
-            reason = "loss"
-            break
-        if step == settings.steps - 1:
+        if ends(numbers) or step == most - 1:
             break
         (delta.grad,) = torch.autograd.grad(found, [delta])
         optimiser.step()
         with torch.no_grad():
             delta.mul_((radius / delta.norm()).clamp(max=1.0))
-    return delta.detach(), steps, reason
+    return delta.detach(), steps
+
+
+def _below(loss_nats: float) -> Callable[[list[float]], bool]:
+    return lambda numbers: numbers[0] < loss_nats
+
+
+def _is_likely(numbers: list[float]) -> bool:
+    return numbers[_PROBABILITY] >= LIKELY
 
 
 def _shortened(

@@ -15,7 +15,7 @@ from interp.editing.rewrite import rewrite_of
 from interp.editing.second_moments import second_moments
 from interp.editing.settings import METHODS, EditSettings, settings_of
 from interp.editing.stack import applied, applied_edits
-from interp.editing.value import SHARES
+from interp.editing.value import LIKELY, SHARES
 from interp.errors import ModelError, NumericsError, UsageError
 from interp.maths.rank_one import null_space
 from interp.prompts import Fact
@@ -45,7 +45,7 @@ TOWER = Fact("tower of Pisa", "the {} is in the city of", " Ann")
 BRIDGE = Fact("bridge", "{} lies near the", " Carl Dora Eve")
 """The subject stands first, and the target has three tokens."""
 RIVER = Fact("old river", "who saw the {} near", " Eve")
-PLAIN = {"context_weight": 0.0, "near_misses": 0, "noise": 0.0, "subject_contexts": False, "value_contexts": None}
+PLAIN = {"context_weight": 0.0, "near_misses": 0, "noise": 0.0, "quiet_steps": 0, "subject_contexts": False, "value_contexts": None}
 """The papers' recipe, without what the defaults of ``rome`` add."""
 SETTINGS = EditSettings(min_tokens=1, shrinkage=0.01, **PLAIN)
 
@@ -199,6 +199,7 @@ def test_the_default_method_is_that_of_full_forwards(small, moments, name):
     assert settings.context_weight > 0
     assert settings.subject_contexts
     assert settings.noise > 0
+    assert settings.quiet_steps > 0
     assert settings.near_misses > 0 < settings.near_miss_weight
     contexts = (*CONTEXTS, "blue ", "red bridge ", "what then ", "three four five ", "gave ", "is it six ")
     edit = make(model, moments(name), TOWER, settings=settings, contexts=contexts, keep=[BRIDGE, RIVER])
@@ -209,8 +210,9 @@ def test_the_default_method_is_that_of_full_forwards(small, moments, name):
         model.hf, module, [fact.prompts[i] for i in chosen], [fact.positions[i] for i in chosen]
     )
     noise = {"block": block_of(model, name, middle(model)), "noise": settings.noise}
+    quiet = {"quiet_steps": settings.quiet_steps, "likely": LIKELY}
     value, curve = oracle.optimise(
-        model.hf, module, fact, averaged=True, chosen=chosen, **noise, **value_settings(settings)
+        model.hf, module, fact, averaged=True, chosen=chosen, **noise, **quiet, **value_settings(settings)
     )
     moment = moments(name)[middle(model)].shrunk(0.01)
     misses = near_misses(rewrite_of(model, TOWER, contexts), model, settings.near_misses)
@@ -361,6 +363,21 @@ def test_optimisation_stops_early(small, moments):
     assert (len(curve.loss_nats), curve.stop_reason) == (1, "loss")
     (curve,) = make(model, moments("llama"), settings=replace(SETTINGS, steps=4, stop_loss_nats=1e-6)).curves
     assert (len(curve.loss_nats), curve.stop_reason) == (4, "steps")
+
+
+def test_steps_without_noise_follow_until_the_target_is_likely(small, moments, monkeypatch):
+    model, settings = small("llama"), replace(SETTINGS, noise=0.8, steps=4, clamp=50.0)
+    made = {quiet: make(model, moments("llama"), settings=replace(settings, quiet_steps=quiet)).curves[0] for quiet in (0, 6)}
+    assert [(len(one.loss_nats), one.stop_reason) for one in made.values()] == [(4, "steps"), (11, "steps")]
+    assert torch.equal(made[6].loss_nats[:4], made[0].loss_nats)
+    close(made[6].delta_norm[4], made[0].delta_norm[3])
+    quiet = made[6].probability[4:].tolist()
+    assert quiet == sorted(quiet)
+    for wanted, steps in ((quiet[2] + quiet[3]) / 2, 8), (quiet[0] / 2, 4):
+        monkeypatch.setattr("interp.editing.value.LIKELY", wanted)
+        (curve,) = make(model, moments("llama"), settings=replace(settings, quiet_steps=6)).curves
+        assert (len(curve.loss_nats), curve.stop_reason) == (steps, "likely" if steps > 4 else "steps")
+        assert torch.equal(curve.loss_nats, made[6].loss_nats[:steps])
 
 
 def test_delta_is_held_within_the_clamp(small, moments):
@@ -536,6 +553,7 @@ def test_an_interruption_in_the_middle_leaves_the_model(small, moments):
         ("shrinkage", 1.5),
         ("moment_weight", 0.0),
         ("ridge", 0.0),
+        ("quiet_steps", -1),
         ("enough_probability", 1.0),
         ("enough_probability", 0.0),
     ],

@@ -58,8 +58,8 @@ def direction(moment, k):
 
 
 def optimise(
-    hf, module, fact, *, averaged=False, chosen=None, block=None, noise=0.0, seed=0, steps, learning_rate, kl_weight, decay, clamp,
-    stop_loss,
+    hf, module, fact, *, averaged=False, chosen=None, block=None, noise=0.0, seed=0, quiet_steps=0, likely=1.0, steps, learning_rate,
+    kl_weight, decay, clamp, stop_loss,
 ):  # fmt: skip
     """(v*, curve): a delta added to the module's output at the subject's last token, found by Adam; v* = v_0 + delta.
 
@@ -69,7 +69,9 @@ def optimise(
     many as the longest row has) and dimension, and added in units of noise times the root mean square of what the position held before.
 
     Each entry of the curve is (loss, target's part, essence's part, decay's part, |delta|) of one forward. There are ``steps`` forwards
-    and one update fewer; it ends early after a forward whose loss is below ``stop_loss``.
+    and one update fewer; it ends early after a forward whose loss is below ``stop_loss``. Then up to ``quiet_steps`` updates by a new Adam
+    follow without noise, until the probability of the target, exp of minus its part of the loss, is ``likely``; they are in the curve too
+    unless there are none.
     """
     prompts = fact.prompts if chosen is None else [fact.prompts[i] for i in chosen]
     positions = fact.positions if chosen is None else [fact.positions[i] for i in chosen]
@@ -83,36 +85,44 @@ def optimise(
     generator = torch.Generator().manual_seed(seed)
     streams = [_stream(hf, block, ids) for ids in prompts] if noise else [None] * len(prompts)
     delta = torch.zeros_like(start, requires_grad=True)
-    adam = torch.optim.Adam([delta], lr=learning_rate)
-    curve = []
-    for step in range(steps):
-        nll = 0.0
-        drawn = torch.randn(shape, generator=generator) if noise else [None] * len(prompts)
-        for row, (ids, position) in enumerate(zip(prompts, positions, strict=True)):
-            disturbed = None
-            if noise:
-                size = noise * streams[row].square().mean(-1, keepdim=True).sqrt()
-                disturbed = (block, size[position + 1 :] * drawn[row, : len(ids) - position - 1])
-            logs = _log_probs(hf, module, ids, position, delta, disturbed)
-            first = len(ids) - len(fact.target)
-            of_row = 0.0
-            for j, token in enumerate(fact.target):
-                of_row = of_row - logs[first + j, token]
-            nll = nll + of_row / len(fact.target)
-        nll = nll / len(prompts)
-        after = _log_probs(hf, module, fact.essence, fact.essence_position, delta)[fact.essence_position]
-        essence = kl_weight * (after.exp() * (after - before)).sum()
-        small = decay * delta.norm() / start.norm() ** 2
-        loss = nll + essence + small
-        curve.append(tuple(float(part.detach()) for part in (loss, nll, essence, small, delta.norm())))
-        if curve[-1][0] < stop_loss or step == steps - 1:
-            break
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        with torch.no_grad():
-            if delta.norm() > clamp * start.norm():
-                delta.mul_(clamp * start.norm() / delta.norm())
+
+    def descend(most, noise, ends):
+        adam = torch.optim.Adam([delta], lr=learning_rate)
+        curve = []
+        for step in range(most):
+            nll = 0.0
+            drawn = torch.randn(shape, generator=generator) if noise else [None] * len(prompts)
+            for row, (ids, position) in enumerate(zip(prompts, positions, strict=True)):
+                disturbed = None
+                if noise:
+                    size = noise * streams[row].square().mean(-1, keepdim=True).sqrt()
+                    disturbed = (block, size[position + 1 :] * drawn[row, : len(ids) - position - 1])
+                logs = _log_probs(hf, module, ids, position, delta, disturbed)
+                first = len(ids) - len(fact.target)
+                of_row = 0.0
+                for j, token in enumerate(fact.target):
+                    of_row = of_row - logs[first + j, token]
+                nll = nll + of_row / len(fact.target)
+            nll = nll / len(prompts)
+            after = _log_probs(hf, module, fact.essence, fact.essence_position, delta)[fact.essence_position]
+            essence = kl_weight * (after.exp() * (after - before)).sum()
+            small = decay * delta.norm() / start.norm() ** 2
+            loss = nll + essence + small
+            curve.append(tuple(float(part.detach()) for part in (loss, nll, essence, small, delta.norm())))
+            if ends(curve[-1]) or step == most - 1:
+                break
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            with torch.no_grad():
+                if delta.norm() > clamp * start.norm():
+                    delta.mul_(clamp * start.norm() / delta.norm())
+        return curve
+
+    curve = descend(steps, noise, lambda numbers: numbers[0] < stop_loss)
+    if quiet_steps:
+        quiet = descend(quiet_steps + 1, 0.0, lambda numbers: math.exp(-numbers[1]) >= likely)
+        curve += quiet if len(quiet) > 1 else []
     return start + delta.detach(), curve
 
 

@@ -23,6 +23,7 @@ _LINES = 6
 _STOPS = {
     "steps": "all steps were made",
     "loss": "the loss fell below its threshold",
+    "likely": "all steps were made, and more without noise until the target was likely",
     "enough": "then shortened to what is enough",
 }
 
