@@ -45,7 +45,14 @@ TOWER = Fact("tower of Pisa", "the {} is in the city of", " Ann")
 BRIDGE = Fact("bridge", "{} lies near the", " Carl Dora Eve")
 """The subject stands first, and the target has three tokens."""
 RIVER = Fact("old river", "who saw the {} near", " Eve")
-PLAIN = {"context_weight": 0.0, "near_misses": 0, "noise": 0.0, "quiet_steps": 0, "subject_contexts": False, "value_contexts": None}
+PLAIN = {
+    "context_weight": 0.0,
+    "near_misses": 0,
+    "noise": 0.0,
+    "quiet_steps": 0,
+    "subject_contexts": False,
+    "value_contexts": None,
+}
 """The papers' recipe, without what the defaults of ``rome`` add."""
 SETTINGS = EditSettings(min_tokens=1, shrinkage=0.01, **PLAIN)
 
@@ -367,7 +374,10 @@ def test_optimisation_stops_early(small, moments):
 
 def test_steps_without_noise_follow_until_the_target_is_likely(small, moments, monkeypatch):
     model, settings = small("llama"), replace(SETTINGS, noise=0.8, steps=4, clamp=50.0)
-    made = {quiet: make(model, moments("llama"), settings=replace(settings, quiet_steps=quiet)).curves[0] for quiet in (0, 6)}
+    made = {
+        quiet: make(model, moments("llama"), settings=replace(settings, quiet_steps=quiet)).curves[0]
+        for quiet in (0, 6)
+    }
     assert [(len(one.loss_nats), one.stop_reason) for one in made.values()] == [(4, "steps"), (11, "steps")]
     assert torch.equal(made[6].loss_nats[:4], made[0].loss_nats)
     close(made[6].delta_norm[4], made[0].delta_norm[3])
