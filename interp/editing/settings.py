@@ -101,7 +101,6 @@ _BY_METHOD = {
         value_contexts=6,
         noise=0.8,
         quiet_steps=10,
-        enough_probability=0.98,
         subject_contexts=True,
         context_weight=0.1,
         near_misses=64,
