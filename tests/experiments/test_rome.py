@@ -15,6 +15,7 @@ from experiments.rome.singles import AFTER, BOTH, Singles, measure
 from experiments.rome.summary import many_lines, single_lines, values
 from experiments.rome.workshop import OutOfTime, Workshop
 from fact_files import write_fact_files
+from interp.editing.settings import sequence_settings_of
 from interp.editing.stack import applied_edits
 from interp.errors import UsageError
 
@@ -83,14 +84,17 @@ def test_edits_after_one_another_stand_on_those_before(small, files, tmp_path):
     assert one.perplexity_ratio > 0
     assert two.drift > 0
     assert applied_edits(small) == ()
-    first = measure(replace_methods(shop), "rome")
-    assert float(first.drift[0]) == pytest.approx(
-        one.drift, rel=1e-5
-    )  # the first of a sequence is the first single edit
-
-
-def replace_methods(shop):
-    return replace(shop, config=replace(shop.config, facts=1))
+    alone = workshop.edit_facts(
+        small,
+        [shop.cases[0].fact],
+        "rome",
+        layers=[1],
+        moments=[shop.moment(1)],
+        contexts=shop.contexts["rome"],
+        settings=sequence_settings_of("rome"),
+        allow_known=True,
+    )
+    assert alone.layers[0].relative_norm == pytest.approx(one.drift, rel=1e-5)
 
 
 def test_too_few_texts(small, files, tmp_path):
