@@ -86,9 +86,8 @@ def main(folder: Path, kind: str) -> None:
     if kind == "readonly":
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
     elif kind == "limit":
-        sys.dont_write_bytecode = (
-            True  # Python would not notice that it cut such a file, and fail to read it from then on
-        )
+        # Python would not notice that it cut a file of bytecode, and fail to read it from then on.
+        sys.dont_write_bytecode = True
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
     else:
