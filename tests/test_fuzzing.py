@@ -4,8 +4,6 @@ The work is done by tests/fuzz_loaders.py in a process of its own, whose memory 
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,8 +13,8 @@ import pytest
 from interp.errors import UsageError
 from interp.foreign_json import parse_json
 from interp.scale.sweep_config import read_config
+from own_process import counted
 
-TESTS = Path(__file__).parent
 ENDS = {"loaded", "ModelError", "UsageError", "NumericsError"}
 
 
@@ -24,13 +22,7 @@ def fuzzed(folder: Path, rounds: int, seed: int) -> dict[str, dict[str, int]]:
     """How reading each kind of damaged file ended; fails where one ended otherwise than promised."""
     work = folder / "damaged-files"
     (work / "cache").mkdir(parents=True)
-    command = [sys.executable, "-W", "ignore", str(TESTS / "fuzz_loaders.py"), str(work), str(rounds), str(seed)]
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    *faults, last = [json.loads(line) for line in done.stdout.splitlines()]
-    assert not faults, "\n".join(f"{one['name']}, round {one['round']}: {one['fault']}" for one in faults)
-    return last["counts"]
+    return counted("fuzz_loaders.py", work, rounds, seed, cache=work / "cache")["counts"]
 
 
 def check(counts: dict[str, dict[str, int]]) -> None:

@@ -170,7 +170,6 @@ def _read_model(
     parts: Mapping[str, int | str],
     offload_folder: str | os.PathLike[str] | None,
 ) -> "PreTrainedModel":
-
     from interp.models.reading import lazy_tensors
 
     arguments: dict[str, Any] = {

@@ -3,15 +3,12 @@
 The work is done by tests/at_once.py and tests/short_of_memory.py, in processes of their own.
 """
 
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).resolve().parents[1]
+from own_process import counted
 
 ASKING = {"MALLOC_ARENA_MAX": "1", "MALLOC_TOP_PAD_": "0", "MALLOC_MMAP_THRESHOLD_": "4096"}
 """Each tensor's memory is asked of the system, so that a limit is felt."""
@@ -20,22 +17,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes and t
 
 
 def counts(script: str, folder: Path, points: int, seed: int, *only: str) -> dict[str, int]:
-    """What the script counted; fails where a command ended otherwise than promised."""
     (folder / "work").mkdir()
-    command = [sys.executable, str(TESTS / script), str(folder / "work"), str(points), str(seed), *only]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
-        "PYTHONWARNINGS": "ignore",
-        "OMP_NUM_THREADS": "1",
-        **ASKING,
-        "INTERP_CACHE": str(folder / "cache"),
-    }
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    *faults, last = [json.loads(line) for line in done.stdout.splitlines()]
-    assert not faults, "\n".join(map(str, faults))
-    return last
+    return counted(script, folder / "work", points, seed, *only, cache=folder / "cache", variables=ASKING)
 
 
 @pytest.mark.long

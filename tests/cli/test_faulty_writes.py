@@ -1,7 +1,6 @@
 """Where writing fails the old file stays and nothing is left: no file may grow, a full file system, a read-only folder, a kill."""
 
 import errno
-import json
 import os
 import shutil
 import signal
@@ -16,25 +15,13 @@ import pytest
 from interp.editing.new_folder import new_folder
 from interp.errors import UsageError
 from interp.files import write_bytes
-
-TESTS = Path(__file__).resolve().parents[1]
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
-    "OMP_NUM_THREADS": "1",
-    "PYTHONWARNINGS": "ignore",
-}
+from own_process import ENVIRONMENT, counted
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and mounts as on Linux")
 
 
-def faulty(command: list[str], folder: Path, kind: str, cache: Path) -> None:
-    command = [*command, sys.executable, str(TESTS / "faulty_writes.py"), str(folder), kind]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT | {"INTERP_CACHE": str(cache)})
-    assert done.returncode == 0, done.stderr[-2000:]
-    *faults, last = [json.loads(line) for line in done.stdout.splitlines()]
-    assert not faults, "\n".join(f"{one['name']}: {one['fault']}" for one in faults)
-    assert last["done"] > 10
+def faulty(within: list[str], folder: Path, kind: str, cache: Path) -> None:
+    assert counted("faulty_writes.py", folder, kind, cache=cache, within=within)["done"] > 10
 
 
 @pytest.fixture
@@ -78,6 +65,7 @@ def test_a_read_only_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cod
 KILLED = """
 import os, signal, sys
 from interp.files import write_bytes
+from own_process import ENVIRONMENT, counted
 
 def killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -3,46 +3,21 @@
 The work is done by tests/interrupted_commands.py. What each long command keeps and says has its test beside the command's others.
 """
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bad_arguments import WORKS
 from interrupted_commands import LONG, SHORT
+from own_process import counted
 
-TESTS = Path(__file__).resolve().parents[1]
 FEW = ("lens", "heads", "compare", "edit", "edit eval", "generate", "edit undo", "store")
 
 
 def stopped(folder: Path, points: int, seed: int, *only: str) -> int:
     """How many commands were stopped; fails where one ended otherwise than promised."""
     (folder / "work").mkdir()
-    command = [
-        sys.executable,
-        str(TESTS / "interrupted_commands.py"),
-        str(folder / "work"),
-        str(points),
-        str(seed),
-        *only,
-    ]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
-        "PYTHONWARNINGS": "ignore",
-        "OMP_NUM_THREADS": "1",
-        "INTERP_CACHE": str(folder / "cache"),
-    }
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    *faults, last = [json.loads(line) for line in done.stdout.splitlines()]
-    assert not faults, "\n".join(
-        f"{one['name']} at call {one['at']} of {one['calls']}: {one['fault']}" for one in faults
-    )
-    return last["stopped"]
+    return counted("interrupted_commands.py", folder / "work", points, seed, *only, cache=folder / "cache")["stopped"]
 
 
 def test_every_command_is_long_or_short() -> None:
