@@ -140,13 +140,13 @@ def _documents_from(documents: Documents, start: Cursor) -> Iterable[Document]:
         if number >= start.document:
             yield document
     if start != Cursor() and number < start.read:
-        raise UsageError(f"{documents.name} ends before text number {start.read}, which was read before; {_TODO}")
+        raise UsageError(f"{documents.name} ends before text number {start.read}, which was read before; {_ADVICE}")
 
 
-_TODO = "give the same corpus, or choose another folder"
+_ADVICE = "give the same corpus, or choose another folder"
 
 
 def _other_texts(documents: Documents, number: int) -> UsageError:
     return UsageError(
-        f"the texts of {documents.name} up to number {number} are not those that the store was begun with; {_TODO}"
+        f"the texts of {documents.name} up to number {number} are not those that the store was begun with; {_ADVICE}"
     )
