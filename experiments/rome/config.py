@@ -14,20 +14,20 @@ class Config:
 
     Second moments are taken over the first ``moment_texts`` texts, ``moment_tokens`` of them; the perplexity after each single edit over
     the last ``held_out`` texts, after many edits over the last ``held_out_many``. Each case has up to ``neighbours`` neighbours. Text is
-    generated for the first ``generated`` facts. ``sequence`` and ``batches`` are numbers of edits after one another and at once.
-    ``at_once`` cases are measured between two saves.
+    generated for the first ``generated`` facts, by both kinds of ``rome``. ``sequence`` and ``batches`` are numbers of edits after one
+    another and at once. ``at_once`` cases are measured between two saves.
     """
 
     model: str = "smollm2-135m"
     facts: int = 50
     seed: int = 0
-    methods: tuple[str, ...] = ("rome", "rome-original")
+    methods: tuple[str, ...] = ("rome", "rome-original", "memit", "alphaedit")
     neighbours: int = 10
     moment_texts: int = 625
     moment_tokens: int = 100_000
     held_out: int = 3
     held_out_many: int = 12
-    generated: int = 5
+    generated: int = 20
     at_once: int = 5
     sequence: tuple[int, ...] = (1, 10, 100)
     batches: tuple[int, ...] = (10, 100)

@@ -70,21 +70,20 @@ def _answers(shop: Workshop, changed: dict[str, float]) -> tuple[Tensor, Tensor]
     overheard: list[float] = []
     for case in shop.cases[shop.config.facts : shop.config.most]:
         rewrite = rewrite_of(shop.model, case.fact, contexts)
-        direction, mean = edit_direction(shop.model, rewrite, layer, moment, settings)
-        scaled = direction / (direction @ mean.double())
+        direction = edit_direction(shop.model, rewrite, layer, moment, settings)
         for prompt in case.paraphrases:
             end = prompt.rfind(case.fact.subject)
             if end >= 0:
                 position = last_token(shop.model.tokens(prompt), end + len(case.fact.subject))
-                heard.append(float(_keys(shop.model, prompt, layer)[position] @ scaled))
-        overheard += [float((_keys(shop.model, prompt, layer) @ scaled).max()) for prompt in case.neighbours]
+                heard.append(float(direction.shares(_keys(shop.model, prompt, layer))[position]))
+        overheard += [float(direction.shares(_keys(shop.model, prompt, layer)).max()) for prompt in case.neighbours]
     return torch.tensor(heard), torch.tensor(overheard)
 
 
 def _keys(model: Model, prompt: str, layer: int) -> Tensor:
     """The keys of every position, [pos d_mlp]."""
     run = model.run(prompt, capture=f"mlp.post@{layer}", logits=False)
-    return run.cache[f"mlp.post@{layer}"][0].double()
+    return run.cache[f"mlp.post@{layer}"][0]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """``python -m experiments.rome.tuning --cases FILE --texts FILE [SETTINGS ...]``: other settings of ``rome`` on facts set aside.
 
 Each SETTINGS, such as ``clamp=2.5`` or ``clamp=4,value_contexts=11``, is a line of the table; without any only the defaults are measured.
-The facts are every second of those that the experiment does not edit one at a time.
+The facts are those that the experiment does not edit one at a time, and those that the model nearly knows: the true object is its second
+to tenth choice, and likelier than the new one. Edits are kept in out/tuning/, and a run that was stopped goes on from there.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -17,11 +19,15 @@ from experiments.publishing import say
 from experiments.rome.config import Config
 from experiments.rome.run import OUT
 from experiments.rome.workshop import Workshop
-from interp.editing.cases import EditCase
+from interp.analyzers.answers import read_answer
+from interp.editing.cases import EditCase, read_cases, with_neighbours
 from interp.editing.contexts import sample_contexts
+from interp.editing.edit import Edit
 from interp.editing.edit_facts import edit_facts
+from interp.editing.edit_file import load_edit
 from interp.editing.evaluation import evaluate_edit
-from interp.editing.settings import settings_of
+from interp.editing.settings import EditSettings, settings_of
+from interp.files import write_bytes
 from interp.runner.model import load
 
 COLUMNS = {
@@ -48,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     model = load(config.model, device="cpu", dtype="float32")
     shop = Workshop.of(model, config, asked.cases, asked.texts, folder, say, float("inf"))
-    cases = shop.cases[config.facts : config.most : 2]
+    cases = [*shop.cases[config.facts : config.most], *nearly_known(shop, asked.cases)]
     say(f"| {len(cases)} facts | {' | '.join(COLUMNS)} |")
     say("| --- |" + " ---: |" * len(COLUMNS))
     for text in asked.settings:
@@ -62,22 +68,41 @@ def _read(text: str) -> dict[str, Any]:
     return {name.strip(): json.loads(value) for name, _, value in parts}
 
 
+def nearly_known(shop: Workshop, path: Path) -> list[EditCase]:
+    """Cases with two neighbours or more whose true object is the model's second to tenth choice and likelier than the new one.
+
+    The subject does not spell the object, and none of them is among the cases of the workshop. Asked once, then read from its folder.
+    """
+    kept, cases = shop.folder / "nearly_known.json", with_neighbours(read_cases(path), shop.config.neighbours)
+    if not kept.is_file():
+        used, found = {case.fact.prompt for case in shop.cases}, []
+        for place, case in enumerate(cases):
+            if case.fact.prompt in used or len(case.neighbours) < 2 or spelled(case):
+                continue
+            used.add(case.fact.prompt)
+            logits = shop.model.run(case.fact.prompt, logits="last").last_logits[0]
+            true, new = (read_answer(shop.model, text).ids[0] for text in (case.true, case.fact.target))
+            rank = int((logits > logits[true]).sum())
+            if 1 <= rank <= 9 and bool(logits[new] < logits[true]):
+                found.append(place)
+        write_bytes(kept, json.dumps(found).encode())
+    return [cases[place] for place in json.loads(kept.read_text())]
+
+
+def spelled(case: EditCase) -> bool:
+    """Whether the subject spells the true object."""
+    return case.true.strip().casefold() in case.fact.subject.casefold()
+
+
 def _scores(shop: Workshop, cases: Sequence[EditCase], changed: dict[str, Any]) -> list[str]:
     """The scores of edits with these settings, each alone, as the cells of a line."""
-    settings, layers = replace(settings_of("rome"), **changed), shop.layers("rome")
+    settings = replace(settings_of("rome"), **changed)
+    text = json.dumps([settings.plain(), [case.fact.prompt for case in cases], shop.layers("rome")])
+    folder = shop.folder / hashlib.sha256(text.encode()).hexdigest()[:12]
+    folder.mkdir(exist_ok=True)
     contexts = sample_contexts(shop.model, settings, shop.config.seed)
-    moments = [shop.moment(layer) for layer in layers]
     edits = [
-        edit_facts(
-            shop.model,
-            case.fact,
-            layers=layers,
-            moments=moments,
-            settings=settings,
-            contexts=contexts,
-            allow_known=True,
-        )
-        for case in cases
+        _edit(shop, case, settings, contexts, folder / f"{number}.safetensors") for number, case in enumerate(cases)
     ]
     scores = evaluate_edit(shop.model, edits, cases)
     found = {name: scores.estimate(name, "after") for name in COLUMNS.values()}
@@ -86,6 +111,23 @@ def _scores(shop: Workshop, cases: Sequence[EditCase], changed: dict[str, Any]) 
     if before is not None:
         cells["neighbourhood_score"] = f"{before.value:.3g} → {cells['neighbourhood_score']}"
     return list(cells.values())
+
+
+def _edit(shop: Workshop, case: EditCase, settings: EditSettings, contexts: Sequence[str], path: Path) -> Edit:
+    if path.is_file():
+        return load_edit(path)
+    layers = shop.layers("rome")
+    made = edit_facts(
+        shop.model,
+        case.fact,
+        layers=layers,
+        moments=[shop.moment(layer) for layer in layers],
+        settings=settings,
+        contexts=contexts,
+        allow_known=True,
+    )
+    made.save(path)
+    return made
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The same facts written with each second moment: the value of a fact is found once, for it does not depend on C."""
+"""The same facts written with each second moment: the value of a fact is found once, in such a way that it does not depend on C."""
 
 import time
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ class Written:
 
 
 def write_all(shop: Workshop, layer: int, tried: Sequence[Tried]) -> tuple[Written, ...]:
-    """Every fact with every second moment."""
-    settings = settings_of("rome")
+    """Every fact with every second moment, where each prompt is told all of a value and no near miss takes part: so it is one for all."""
+    settings = replace(settings_of("rome"), as_heard=False, overhearers=0)
     contexts = sample_contexts(shop.model, settings, shop.config.seed)
     matrices = [one.matrix for one in tried]
     found = []
@@ -55,12 +55,12 @@ def write(
     value = optimise_value(model, rewrite, layer, settings)
     edits, plain, used = {}, {}, {}
     for one, matrix in zip(tried, matrices, strict=True):
-        direction, key = edit_direction(model, rewrite, layer, matrix, settings)
-        change = rank_one_change(value.delta.cpu(), direction, key)
+        direction = edit_direction(model, rewrite, layer, matrix, settings)
+        change = rank_one_change(value.delta.cpu(), direction.vector, direction.key)
         shown = replace(settings, shrinkage=one.shrinkage)
         maker = EditMaker(model, (rewrite.fact,), "rome", shown, "table", (one.name,))
         edits[one.name] = maker.edit({layer: change}, (value.curve,), time.perf_counter() - started)
-        plain[one.name], used[one.name] = key_direction(matrix, key), direction
+        plain[one.name], used[one.name] = key_direction(matrix, direction.key), direction.vector
     return Written(edits=edits, plain=plain, used=used)
 
 

@@ -69,10 +69,11 @@ class LayerEdit:
 class ValueCurve:
     """How the value of one fact was found: each step of the optimisation, before its update; where it was shortened then, last that.
 
-    ``nats`` parts sum to ``loss``: the target's mean negative log-likelihood over the contexts, the divergence on the essence prompt,
-    the decay of delta. ``probability`` is the geometric mean over the contexts of the target's probability per token;
-    ``bare_probability`` that of the prompt without a context. ``delta_norm`` and ``start_norm`` are |delta| and |v0|. ``stop_reason`` is
-    "steps", "loss" (it fell below its threshold), "likely" (after steps without noise) or "enough" (then shortened to what is enough).
+    ``nats`` parts sum to ``loss``: the target's mean negative log-likelihood over the contexts, the divergence of what is to stay (on the
+    essence prompt, and where there are any on the overhearers), the decay of delta. ``probability`` is the geometric mean over the
+    contexts of the target's probability per token; ``bare_probability`` that of the prompt without a context. ``delta_norm`` and
+    ``start_norm`` are |delta| and |v0|. ``stop_reason`` is "steps", "loss" (it fell below its threshold), "likely" (after steps without
+    noise) or "enough" (then shortened to what is enough).
     """
 
     loss_nats: Float[Tensor, " step"]

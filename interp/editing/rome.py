@@ -9,11 +9,19 @@ from torch import Tensor
 
 from interp.editing.edit import ValueCurve
 from interp.editing.kept_facts import kept_keys
-from interp.editing.near_misses import near_miss_keys
+from interp.editing.near_misses import near_miss_keys, near_misses, overhearers
 from interp.editing.rewrite import Rewrite
 from interp.editing.settings import EditSettings
 from interp.editing.value import optimise_value
-from interp.maths.rank_one import LowRank, key_covariance, key_direction, mean_outer, rank_one_change, sum_outer
+from interp.maths.rank_one import (
+    Direction,
+    LowRank,
+    key_covariance,
+    key_direction,
+    mean_outer,
+    rank_one_change,
+    sum_outer,
+)
 from interp.prompts import Fact
 from interp.runner.model import Model
 
@@ -44,10 +52,16 @@ def rome_change(
     for their average. ``settings.near_miss_weight`` adds the keys of other subjects with the same ending (``near_miss_keys``): at the
     last token alone "Mertz Glacier" and "Hood Glacier" hardly differ. ``settings.keep_weight`` adds the key of each fact of ``keep``.
     Solved on the CPU, where second moments lie; float64 is not to be had on every device.
+
+    With ``settings.as_heard`` the value is optimised with the share of it that each prompt will hear, u^T k of its key over that of the
+    averaged key. ``settings.overhearers`` of the near misses that hear the edit all the same take part with theirs.
     """
-    value = optimise_value(model, rewrite, layer, settings)
-    direction, key = edit_direction(model, rewrite, layer, moment, settings, keep)
-    return Rewritten(changes={layer: rank_one_change(value.delta.cpu(), direction, key)}, curves=(value.curve,))
+    direction = edit_direction(model, rewrite, layer, moment, settings, keep)
+    wanted = settings.overhearers if settings.overhearing_weight else 0
+    others = overhearers(model, rewrite, layer, direction, wanted)
+    value = optimise_value(model, rewrite, layer, settings, direction=direction, overhearers=others)
+    change = rank_one_change(value.delta.cpu(), direction.vector, direction.key)
+    return Rewritten(changes={layer: change}, curves=(value.curve,))
 
 
 def edit_direction(
@@ -57,17 +71,17 @@ def edit_direction(
     moment: Float64[Tensor, "d_mlp d_mlp"],
     settings: EditSettings,
     keep: Sequence[Fact] = (),
-) -> tuple[Float64[Tensor, " d_mlp"], Float[Tensor, " d_mlp"]]:
-    """The direction u and the key k of an edit, see ``rome_change``."""
+) -> Direction:
+    """The direction u of an edit and its key k, see ``rome_change``."""
     keys = context_keys(model, rewrite, layer, subjects=settings.subject_contexts).cpu()
     mean = keys.mean(0)
     weighed = moment + settings.context_weight * key_covariance(keys)
     if settings.near_misses and settings.near_miss_weight:
-        misses = near_miss_keys(model, rewrite, layer, settings.near_misses).cpu()
-        weighed = weighed + settings.near_miss_weight * mean_outer(misses)
+        misses = near_miss_keys(model, rewrite, layer, near_misses(rewrite, model, settings.near_misses))
+        weighed = weighed + settings.near_miss_weight * mean_outer(misses.cpu())
     if keep and settings.keep_weight:
         weighed = weighed + settings.keep_weight * sum_outer(kept_keys(model, keep, layer))
-    return key_direction(weighed, mean), mean if settings.averaged else keys[0]
+    return Direction(vector=key_direction(weighed, mean), key=mean if settings.averaged else keys[0])
 
 
 def context_keys(model: Model, rewrite: Rewrite, layer: int, *, subjects: bool) -> Float[Tensor, "context d_mlp"]:

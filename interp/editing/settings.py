@@ -22,7 +22,10 @@ class EditSettings:
     |delta| / |v0|^2; delta is held within ``clamp`` times |v0|. At each step the stream at the positions after the subject is disturbed
     by Gaussian noise of ``noise`` times its root mean square, so that the value does not lean on the words of one template. Where the
     target is not likely in the contexts then, up to ``quiet_steps`` updates without noise follow, until it is (LIKELY). With
-    ``enough_probability`` delta is then shortened, to half at least, as far as the target keeps that probability in the contexts.
+    ``as_heard`` each prompt gets the share of delta that its key will hear, not all of it. Of subjects that end as this one does the
+    ``overhearers`` that hear most of the edit take part with their shares, and ``overhearing_weight`` times the divergence of what they
+    predict from what they did before joins the loss. With ``enough_probability`` delta is then shortened, to half at least, as far as
+    the target keeps that probability in the contexts.
     Writing: ``averaged`` uses the key and value averaged over contexts everywhere, not the bare prompt's; with ``subject_contexts``
     the average is also over "{subject} is a" in each context; ``context_weight`` times the covariance of those keys is added to the
     second moment, so that the edit answers to each of them alike, and ``near_miss_weight`` times the second moment of the keys of
@@ -49,6 +52,9 @@ class EditSettings:
     context_weight: float = 0.0
     near_misses: int = 0
     near_miss_weight: float = 0.0
+    as_heard: bool = False
+    overhearers: int = 0
+    overhearing_weight: float = 0.0
     keep_weight: float = 0.0
     shrinkage: float | None = None
     moment_weight: float | None = None
@@ -64,6 +70,8 @@ class EditSettings:
             ("context_weight", self.context_weight >= 0, "0 or more"),
             ("near_misses", self.near_misses >= 0, "0 or more"),
             ("near_miss_weight", self.near_miss_weight >= 0, "0 or more"),
+            ("overhearers", self.overhearers >= 0, "0 or more"),
+            ("overhearing_weight", self.overhearing_weight >= 0, "0 or more"),
             ("keep_weight", self.keep_weight >= 0, "0 or more"),
             (
                 "enough_probability",
@@ -99,12 +107,15 @@ _BY_METHOD = {
     "rome": replace(
         _PAPER,
         value_contexts=6,
-        noise=0.8,
+        noise=1.1,
         quiet_steps=10,
         subject_contexts=True,
         context_weight=0.1,
         near_misses=64,
         near_miss_weight=0.03,
+        as_heard=True,
+        overhearers=3,
+        overhearing_weight=1.0,
         keep_weight=0.01,
     ),
     "rome-original": replace(_PAPER, averaged=False, shrinkage=0.0),

@@ -4,7 +4,7 @@ Meng et al. 2022, eq. 4. A change delta of the value is optimised in all context
 and layers up to the edited one never change, so they are computed once; of the rest only the target's positions are unembedded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,13 +16,15 @@ from interp.editing.edit import ValueCurve
 from interp.editing.rewrite import Rewrite
 from interp.editing.settings import EditSettings
 from interp.errors import NumericsError
+from interp.maths.rank_one import Direction
 from interp.runner.aligned import Place, Suffixes
 from interp.runner.model import Model
+from interp.tokens import Tokens
 
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
+PARTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """The parts of delta that are tried where less of it may be enough."""
 LIKELY = 0.9
-"""The probability over the contexts under which the target counts as won: the bare prompt hears somewhat less of an edit than they do."""
+"""The probability from which on the target counts as won, over the contexts and in the bare prompt."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,23 +36,49 @@ class Value:
     curve: ValueCurve
 
 
-def optimise_value(model: Model, rewrite: Rewrite, layer: int, settings: EditSettings, place: Place = "mlp") -> Value:
+def optimise_value(
+    model: Model,
+    rewrite: Rewrite,
+    layer: int,
+    settings: EditSettings,
+    place: Place = "mlp",
+    *,
+    direction: Direction | None = None,
+    overhearers: Sequence[Tokens] = (),
+) -> Value:
     """Finds the change of the value at ``layer`` that makes the target likely in every context.
 
     ``start`` is the value before, averaged over contexts where ``settings.averaged`` says so, else the bare prompt's; delta's size is
     measured against it. ``place`` "block" optimises the stream that leaves the block (MEMIT), not the MLP's output.
 
+    The ``overhearers``, prompts whose subject ends where the bare prompt's does, get the share of delta that they hear in the
+    ``direction`` and are to predict what they did before; with ``settings.as_heard`` all other prompts get only their share, too.
+
     Raises NumericsError where the loss or the value is not finite.
     """
     chosen = spread_over(len(rewrite.prompts), settings.value_contexts)
-    tokens = [*(rewrite.prompts[i] for i in chosen), rewrite.essence]
-    positions = [*(rewrite.positions[i] for i in chosen), rewrite.essence_position]
-    columns = [*(rewrite.columns[i] for i in chosen), [rewrite.essence_position] * len(rewrite.target.ids)]
+    tokens = [*(rewrite.prompts[i] for i in chosen), *overhearers, rewrite.essence]
+    own, told = [rewrite.positions[i] for i in chosen], len(chosen)
+    positions = [*own, *[rewrite.positions[0]] * len(overhearers), rewrite.essence_position]
+    last = [*(len(prompt) - 1 for prompt in overhearers), rewrite.essence_position]
+    columns = [*(rewrite.columns[i] for i in chosen), *([column] * len(rewrite.target.ids) for column in last)]
     run = model.run(tokens, capture=f"mlp.post@{layer}", logits=False, resumable=True)
     suffixes = Suffixes(run, layer, positions, columns, place)
-    starts = suffixes.start[:-1].float()
+    starts = suffixes.start[:told].float()
     start = starts.mean(0) if settings.averaged and place == "mlp" else starts[0]
-    loss = _Loss(suffixes=suffixes, target=torch.tensor(rewrite.target.ids), start=start, settings=settings)
+    shares = torch.ones(len(tokens))
+    if direction is not None:
+        shares = direction.shares(run.cache[f"mlp.post@{layer}"][torch.arange(len(tokens)), positions]).float()
+        if not settings.as_heard:
+            shares[:told] = shares[-1] = 1.0
+    loss = _Loss(
+        suffixes=suffixes,
+        target=torch.tensor(rewrite.target.ids),
+        told=told,
+        shares=shares.to(start),
+        start=start,
+        settings=settings,
+    )
     noise = torch.Generator().manual_seed(rewrite.seed) if settings.noise else None
     delta, steps = _optimised(loss, torch.zeros_like(start), settings.steps, noise, _below(settings.stop_loss_nats))
     reason = "loss" if steps[-1][0] < settings.stop_loss_nats else "steps"
@@ -75,27 +103,38 @@ def spread_over(n: int, wanted: int | None) -> list[int]:
 
 @dataclass(kw_only=True, eq=False)
 class _Loss:
-    """What the optimisation makes small. The last of ``suffixes`` is the essence prompt.
+    """What the optimisation makes small. The first ``told`` of ``suffixes`` are the prompts that are told the target, the last is the
+    essence prompt, and between them stand the overhearers; each gets its ``shares`` of delta.
 
-    ``essence`` is its prediction without a change, which the first call reads: delta is zero there.
+    ``before`` is what all but the told predict without a change, which the first call reads: delta is zero there.
     """
 
     suffixes: Suffixes
     target: Int[Tensor, " pos"]
+    told: int
+    shares: Float[Tensor, " batch"]
     start: Float[Tensor, " d_model"]
     settings: EditSettings
-    essence: Float[Tensor, " d_vocab"] | None = None
+    before: Float[Tensor, "others d_vocab"] | None = None
 
     def __call__(
         self, delta: Float[Tensor, " d_model"], noise: Float[Tensor, "batch _ d_model"] | None = None
     ) -> tuple[Tensor, list[float]]:
         """The loss, differentiable with respect to delta, and what the curve holds of it."""
-        log_probs = self.suffixes.logits(delta, noise).to(delta.device).float().log_softmax(-1)
-        nll = -log_probs[:-1].gather(-1, self.target.to(log_probs.device).expand(len(log_probs) - 1, -1)[..., None])
+        told = self.told
+        if noise is not None:  # what the others predict is compared with what they did, so they are not disturbed
+            noise = torch.cat([noise[:told], torch.zeros_like(noise[told:])])
+        logits = self.suffixes.logits(self.shares[:, None] * delta, noise)
+        log_probs = logits.to(delta.device).float().log_softmax(-1)
+        nll = -log_probs[:told].gather(-1, self.target.to(log_probs.device).expand(told, -1)[..., None])
         by_context = nll[..., 0].mean(1)
-        self.essence = log_probs[-1, 0].detach() if self.essence is None else self.essence
+        now = log_probs[told:, 0]
+        self.before = now.detach() if self.before is None else self.before
         # KL(changed || unchanged), as in the paper.
-        divergence = self.settings.kl_weight * kl_div(self.essence, log_probs[-1, 0], reduction="sum", log_target=True)
+        each = kl_div(self.before, now, reduction="none", log_target=True).sum(-1)
+        divergence = self.settings.kl_weight * each[-1]
+        if len(each) > 1:
+            divergence = divergence + self.settings.overhearing_weight * each[:-1].mean()
         decay = self.settings.decay * delta.norm() / self.start.norm() ** 2
         loss = by_context.mean() + divergence + decay
         return loss, _numbers(loss, by_context, divergence, decay, delta)
@@ -138,18 +177,18 @@ def _below(loss_nats: float) -> Callable[[list[float]], bool]:
 
 
 def _is_likely(numbers: list[float]) -> bool:
-    return numbers[_PROBABILITY] >= LIKELY
+    return min(numbers[_PROBABILITY], numbers[_BARE]) >= LIKELY
 
 
 def _shortened(
     loss: _Loss, delta: Float[Tensor, " d_model"], enough: float
 ) -> tuple[Float[Tensor, " d_model"], list[list[float]]]:
-    """The smallest of ``SHARES`` of delta under which the target keeps a probability of ``enough``, and the curve's numbers there.
+    """The smallest of ``PARTS`` of delta under which the target keeps a probability of ``enough``, and the curve's numbers there.
 
     The probability is the curve's, the geometric mean over the contexts and the target's tokens, without noise. Delta itself and nothing
     where no part is enough.
     """
-    for share in SHARES:
+    for share in PARTS:
         with torch.no_grad():
             _, numbers = loss(share * delta)
         if numbers[_PROBABILITY] >= enough:
@@ -160,13 +199,15 @@ def _shortened(
 def _disturbance(
     stream: Float[Tensor, "batch _ d_model"], size: float, generator: torch.Generator
 ) -> Float[Tensor, "batch _ d_model"]:
-    """Gaussian noise of ``size`` times the root mean square of each position. The essence is read before all of them."""
+    """Gaussian noise of ``size`` times the root mean square of each position."""
     noise = torch.randn(stream.shape, generator=generator).to(stream)  # drawn on the CPU: the same on every device
     return noise * (size * stream.square().mean(-1, keepdim=True).sqrt())
 
 
 _PROBABILITY = 4
 """Where the probability over the contexts stands among the numbers of a step."""
+_BARE = 5
+"""Where that of the bare prompt stands."""
 
 
 def _numbers(loss: Tensor, by_context: Tensor, divergence: Tensor, decay: Tensor, delta: Tensor) -> list[float]:

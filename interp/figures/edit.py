@@ -72,7 +72,7 @@ def _one(curve: Curve) -> list[go.Scatter]:
     below = (
         ("loss", curve.loss, style.ORANGE, "solid"),
         ("of the target", curve.target, style.GREEN, "dash"),
-        ("of the essence", curve.essence, style.PURPLE, "dash"),
+        ("of what stays", curve.essence, style.PURPLE, "dash"),
         ("of the decay", curve.decay, style.GREY, "dash"),
     )
     return [

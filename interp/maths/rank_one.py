@@ -32,6 +32,18 @@ class LowRank:
         return float(((left.T @ left) * (right @ right.T)).sum().clamp(min=0).sqrt())
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Direction:
+    """What a rank-one change listens to: ``vector`` is u, and ``key`` is k, whose answer u^T k counts as hearing all of the change."""
+
+    vector: Float64[Tensor, " d_mlp"]
+    key: Float[Tensor, " d_mlp"]
+
+    def shares(self, keys: Float[Tensor, "batch d_mlp"]) -> Float64[Tensor, " batch"]:
+        """How much of the change each of some keys hears: u^T k_i over u^T k, on the CPU."""
+        return keys.detach().cpu().double() @ self.vector / (self.key.double() @ self.vector)
+
+
 def key_direction(moment: Float64[Tensor, "d_mlp d_mlp"], key: Float[Tensor, " d_mlp"]) -> Float64[Tensor, " d_mlp"]:
     """The direction u = C^-1 k / |C^-1 k| (ROME, section 3.1): what a change listens to, so that ordinary keys hear it least.
 

@@ -94,7 +94,7 @@ def test_the_figure_shows_each_step(small) -> None:
         "probability of the bare prompt": curve.bare_probability.double().tolist(),
         "loss": curve.loss_nats.double().tolist(),
         "of the target": curve.target_nats.double().tolist(),
-        "of the essence": curve.essence_nats.double().tolist(),
+        "of what stays": curve.essence_nats.double().tolist(),
         "of the decay": curve.decay_nats.double().tolist(),
     }
     assert {trace.yaxis for trace in figure.data if "probability" in trace.name} == {"y"}

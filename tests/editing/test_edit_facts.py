@@ -10,12 +10,12 @@ import torch
 import word_model
 from interp.editing.edit_facts import edit_facts
 from interp.editing.matrix import output_matrix
-from interp.editing.near_misses import near_misses
+from interp.editing.near_misses import AUDIBLE, CANDIDATES, near_misses
 from interp.editing.rewrite import rewrite_of
 from interp.editing.second_moments import second_moments
 from interp.editing.settings import METHODS, EditSettings, settings_of
 from interp.editing.stack import applied, applied_edits
-from interp.editing.value import LIKELY, SHARES
+from interp.editing.value import LIKELY, PARTS
 from interp.errors import ModelError, NumericsError, UsageError
 from interp.maths.rank_one import null_space
 from interp.prompts import Fact
@@ -48,6 +48,8 @@ RIVER = Fact("old river", "who saw the {} near", " Eve")
 PLAIN = {
     "context_weight": 0.0,
     "near_misses": 0,
+    "as_heard": False,
+    "overhearers": 0,
     "noise": 0.0,
     "quiet_steps": 0,
     "subject_contexts": False,
@@ -199,7 +201,8 @@ def test_rome_is_that_of_full_forwards(small, moments, name, method, fact):
 @pytest.mark.long
 def test_the_default_method_is_that_of_full_forwards(small, moments, name):
     """Six of ten contexts optimise under noise, all and those of the subject alone make the key; its covariance over contexts and the
-    keys of near misses and of kept facts join the second moment.
+    keys of near misses and of kept facts join the second moment. Each prompt is told what it will hear, and so are near misses that hear
+    the edit.
     """
     model = small(name)
     settings = replace(settings_of("rome"), min_tokens=1, shrinkage=0.01, keep_weight=2.0)
@@ -208,36 +211,64 @@ def test_the_default_method_is_that_of_full_forwards(small, moments, name):
     assert settings.noise > 0
     assert settings.quiet_steps > 0
     assert settings.near_misses > 0 < settings.near_miss_weight
+    assert settings.overhearers > 0 < settings.overhearing_weight
+    assert settings.as_heard
     contexts = (*CONTEXTS, "blue ", "red bridge ", "what then ", "three four five ", "gave ", "is it six ")
     edit = make(model, moments(name), TOWER, settings=settings, contexts=contexts, keep=[BRIDGE, RIVER])
     fact, module = plain(model, TOWER, contexts), module_of(model, name)
+    moment = moments(name)[middle(model)].shrunk(0.01)
+    misses = near_misses(rewrite_of(model, TOWER, contexts), model, settings.near_misses)
+    weighed = {"context_weight": settings.context_weight, "miss_weight": settings.near_miss_weight, "keep_weight": 2.0}
+    keys = {
+        "misses": [(list(ids), fact.positions[0]) for ids in misses],
+        "kept": kept_in(model, BRIDGE, RIVER),
+        **weighed,
+    }
+    u, _ = oracle.even_insertion(model.hf, module, fact, moment, torch.zeros(1), **keys)
+    close(edit.layers[0].right[0] / edit.layers[0].right[0].norm(), u)
+
     assert settings.value_contexts == 6
     chosen = [0, 1, 3, 5, 7, 9]  # the bare prompt, and five spread from the first of the others to the last
     start = oracle.average_value(
         model.hf, module, [fact.prompts[i] for i in chosen], [fact.positions[i] for i in chosen]
     )
-    noise = {"block": block_of(model, name, middle(model)), "noise": settings.noise}
-    quiet = {"quiet_steps": settings.quiet_steps, "likely": LIKELY}
     value, curve = oracle.optimise(
-        model.hf, module, fact, averaged=True, chosen=chosen, **noise, **quiet, **value_settings(settings)
-    )
-    moment = moments(name)[middle(model)].shrunk(0.01)
-    misses = near_misses(rewrite_of(model, TOWER, contexts), model, settings.near_misses)
-    u, update = oracle.even_insertion(
         model.hf,
         module,
         fact,
-        moment,
-        value - start,
-        context_weight=settings.context_weight,
-        misses=[(list(ids), len(ids) - 1) for ids in misses],
-        miss_weight=settings.near_miss_weight,
-        kept=kept_in(model, BRIDGE, RIVER),
-        keep_weight=2.0,
+        averaged=True,
+        chosen=chosen,
+        block=block_of(model, name, middle(model)),
+        noise=settings.noise,
+        quiet_steps=settings.quiet_steps,
+        likely=LIKELY,
+        shares=[share(model, module, fact, u, fact.prompts[i], fact.positions[i]) for i in chosen]
+        + [share(model, module, fact, u, fact.essence, fact.essence_position)],
+        overhearers=loudest(model, module, fact, u, settings.overhearers),
+        overhearing_weight=settings.overhearing_weight,
+        **value_settings(settings),
     )
-    close(edit.layers[0].right[0] / edit.layers[0].right[0].norm(), u)
+    _, update = oracle.even_insertion(model.hf, module, fact, moment, value - start, **keys)
     close(change(edit), update)
     close(edit.curves[0].loss_nats, torch.tensor(curve)[:, 0])
+
+
+def share(model, module, fact, u, ids, position):
+    """The part of an edit in the direction u that a key hears: of the answer of the key averaged over all contexts."""
+    keys = [oracle.key(model.hf, module, *one) for one in zip(fact.prompts, fact.positions, strict=True)]
+    keys += [oracle.key(model.hf, module, *one) for one in fact.more]
+    return float(oracle.key(model.hf, module, ids, position).double() @ u) / (float(sum(keys).double() @ u) / len(keys))
+
+
+def loudest(model, module, fact, u, n):
+    """The near misses of TOWER that hear most of an edit in the direction u, as the oracle takes them; there are some."""
+    heard = []
+    for ids in near_misses(rewrite_of(model, TOWER, ("",)), model, CANDIDATES, seed=1).tolist():
+        heard.append((ids, fact.positions[0], share(model, module, fact, u, ids, fact.positions[0])))
+    heard.sort(key=lambda one: -one[2])
+    found = [one for one in heard[:n] if one[2] > AUDIBLE]
+    assert found
+    return found
 
 
 @pytest.mark.parametrize("method", ["memit", "alphaedit"])
@@ -404,7 +435,7 @@ def test_delta_is_shortened_to_what_is_enough(small, moments, noise):
     whole = make(model, moments("llama"), BRIDGE, settings=settings)
     key = oracle.average_key(model.hf, module, fact.prompts, fact.positions)
     delta = (change(whole) @ key.double()).float()
-    found = [oracle.target_probability(model.hf, module, fact, share * delta) for share in (*SHARES, 1.0)]
+    found = [oracle.target_probability(model.hf, module, fact, share * delta) for share in (*PARTS, 1.0)]
     assert found == sorted(found)
     cases = [(found[0] - 1e-3, 0.5), (sum(found[:2]) / 2, 0.6), (sum(found[2:4]) / 2, 0.8), (sum(found[4:]) / 2, 1.0)]
     for enough, share in (*cases, ((1 + found[-1]) / 2, 1.0)):
@@ -414,7 +445,7 @@ def test_delta_is_shortened_to_what_is_enough(small, moments, noise):
         assert curve.stop_reason == ("enough" if share < 1 else before.stop_reason)
         if share < 1:
             close(curve.delta_norm[-1], share * before.delta_norm[-1])
-            close(curve.probability[-1], torch.tensor(dict(zip((*SHARES, 1.0), found, strict=True))[share]))
+            close(curve.probability[-1], torch.tensor(dict(zip((*PARTS, 1.0), found, strict=True))[share]))
 
 
 @pytest.mark.parametrize("method", METHODS)

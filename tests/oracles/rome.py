@@ -58,20 +58,23 @@ def direction(moment, k):
 
 
 def optimise(
-    hf, module, fact, *, averaged=False, chosen=None, block=None, noise=0.0, seed=0, quiet_steps=0, likely=1.0, steps, learning_rate,
-    kl_weight, decay, clamp, stop_loss,
+    hf, module, fact, *, averaged=False, chosen=None, block=None, noise=0.0, seed=0, quiet_steps=0, likely=1.0, shares=None,
+    overhearers=(), overhearing_weight=1.0, steps, learning_rate, kl_weight, decay, clamp, stop_loss,
 ):  # fmt: skip
     """(v*, curve): a delta added to the module's output at the subject's last token, found by Adam; v* = v_0 + delta.
 
     v_0 is the bare prompt's output, or with ``averaged`` the mean over the contexts; delta's size is measured against it. ``chosen`` are
     the numbers of the prompts that take part; all by default. With ``noise`` the stream that leaves ``block`` is disturbed at every
-    position after the subject: at each step a number is drawn for each row (the essence's, left as it is, is the last), position (as
-    many as the longest row has) and dimension, and added in units of noise times the root mean square of what the position held before.
+    position after the subject: at each step a number is drawn for each row (those of ``overhearers`` and the essence's, left as they
+    are, come last), position (as many as the longest row has) and dimension, and added in units of noise times the root mean square of
+    what the position held before. ``overhearers`` are (ids, position, share): prompts that get a share of delta, and the mean over them
+    of KL(what they predict || what they did) at their last token, times ``overhearing_weight``, joins the essence's part of the loss.
+    ``shares`` are those of the prompts that take part and of the essence, which comes last; all of delta by default.
 
     Each entry of the curve is (loss, target's part, essence's part, decay's part, |delta|) of one forward. There are ``steps`` forwards
     and one update fewer; it ends early after a forward whose loss is below ``stop_loss``. Then up to ``quiet_steps`` updates by a new Adam
-    follow without noise, until the probability of the target, exp of minus its part of the loss, is ``likely``; they are in the curve too
-    unless there are none.
+    follow without noise, until the probability of the target is ``likely`` both in the bare prompt and as exp of minus its part of the
+    loss; they are in the curve too unless there are none.
     """
     prompts = fact.prompts if chosen is None else [fact.prompts[i] for i in chosen]
     positions = fact.positions if chosen is None else [fact.positions[i] for i in chosen]
@@ -80,8 +83,15 @@ def optimise(
         start = average_value(hf, module, prompts, positions)
     with torch.no_grad():
         before = _log_probs(hf, module, fact.essence, fact.essence_position, None)[fact.essence_position]
+        others = [_log_probs(hf, module, ids, position, None)[-1] for ids, position, _ in overhearers]
+    shares = [1.0] * (len(prompts) + 1) if shares is None else shares
     lengths = [len(ids) - position - 1 for ids, position in zip(prompts, positions, strict=True)]
-    shape = (len(prompts) + 1, max(*lengths, len(fact.essence) - fact.essence_position - 1), len(start))
+    lengths += [len(ids) - position - 1 for ids, position, _ in overhearers]
+    shape = (
+        len(prompts) + len(overhearers) + 1,
+        max(*lengths, len(fact.essence) - fact.essence_position - 1),
+        len(start),
+    )
     generator = torch.Generator().manual_seed(seed)
     streams = [_stream(hf, block, ids) for ids in prompts] if noise else [None] * len(prompts)
     delta = torch.zeros_like(start, requires_grad=True)
@@ -90,26 +100,32 @@ def optimise(
         adam = torch.optim.Adam([delta], lr=learning_rate)
         curve = []
         for step in range(most):
-            nll = 0.0
+            nll, bare = 0.0, 0.0
             drawn = torch.randn(shape, generator=generator) if noise else [None] * len(prompts)
             for row, (ids, position) in enumerate(zip(prompts, positions, strict=True)):
                 disturbed = None
                 if noise:
                     size = noise * streams[row].square().mean(-1, keepdim=True).sqrt()
                     disturbed = (block, size[position + 1 :] * drawn[row, : len(ids) - position - 1])
-                logs = _log_probs(hf, module, ids, position, delta, disturbed)
+                logs = _log_probs(hf, module, ids, position, shares[row] * delta, disturbed)
                 first = len(ids) - len(fact.target)
                 of_row = 0.0
                 for j, token in enumerate(fact.target):
                     of_row = of_row - logs[first + j, token]
                 nll = nll + of_row / len(fact.target)
+                bare = math.exp(-float(nll)) if row == 0 else bare
             nll = nll / len(prompts)
-            after = _log_probs(hf, module, fact.essence, fact.essence_position, delta)[fact.essence_position]
+            after = _log_probs(hf, module, fact.essence, fact.essence_position, shares[-1] * delta)[
+                fact.essence_position
+            ]
             essence = kl_weight * (after.exp() * (after - before)).sum()
+            for was, (ids, position, share) in zip(others, overhearers, strict=True):
+                now = _log_probs(hf, module, ids, position, share * delta)[-1]
+                essence = essence + overhearing_weight * (now.exp() * (now - was)).sum() / len(overhearers)
             small = decay * delta.norm() / start.norm() ** 2
             loss = nll + essence + small
             curve.append(tuple(float(part.detach()) for part in (loss, nll, essence, small, delta.norm())))
-            if ends(curve[-1]) or step == most - 1:
+            if ends(curve[-1], bare) or step == most - 1:
                 break
             adam.zero_grad()
             loss.backward()
@@ -119,9 +135,9 @@ def optimise(
                     delta.mul_(clamp * start.norm() / delta.norm())
         return curve
 
-    curve = descend(steps, noise, lambda numbers: numbers[0] < stop_loss)
+    curve = descend(steps, noise, lambda numbers, bare: numbers[0] < stop_loss)
     if quiet_steps:
-        quiet = descend(quiet_steps + 1, 0.0, lambda numbers: math.exp(-numbers[1]) >= likely)
+        quiet = descend(quiet_steps + 1, 0.0, lambda numbers, bare: min(math.exp(-numbers[1]), bare) >= likely)
         curve += quiet if len(quiet) > 1 else []
     return start + delta.detach(), curve
 

@@ -134,7 +134,7 @@ def test_the_curve_is_that_of_the_optimisation(result, sections) -> None:
     probability, loss, size = (version.figure for version in picture.versions.values())
     np.testing.assert_allclose(probability.data[0].y, curve.probability.numpy())
     np.testing.assert_allclose(probability.data[1].y, curve.bare_probability.numpy())
-    assert [trace.name for trace in loss.data] == ["loss", "target", "essence", "decay"]
+    assert [trace.name for trace in loss.data] == ["loss", "target", "what stays", "decay"]
     np.testing.assert_allclose(sum(np.array(trace.y) for trace in loss.data[1:]), loss.data[0].y, rtol=1e-5)
     assert [trace.name for trace in size.data] == ["|delta|", "clamp"]
     assert set(size.data[1].y) == {6.0}

@@ -83,9 +83,11 @@ def value_section(edit: Any, shown: Sequence[int], prompt: str) -> Section | Non
         "optimised by gradient steps: the target becomes likely after several sampled contexts and after none, while the prediction "
         "for the [[essence]] of the subject stays, and delta stays small."
     )
+    if edit.settings.get("overhearers"):
+        lead += " Other subjects that end alike hear a part of it: what they predict stays, too."
     caption = (
         "Before each step, the target's probability per token: its geometric mean over all contexts, and that of the bare prompt. The loss "
-        "is the sum of its parts: target, essence, decay. The clamp is the greatest |delta| allowed."
+        "is the sum of its parts: target, what stays, decay. The clamp is the greatest |delta| allowed."
         if one
         else "The target's probability per token, its geometric mean over all contexts, before each step; "
         f"{len(drawn)} of {len(found)} facts."
@@ -105,10 +107,15 @@ def value_section(edit: Any, shown: Sequence[int], prompt: str) -> Section | Non
 def _one(edit: Any, fact: Any, curve: Any) -> dict[str, Version]:
     arrays = {name: getattr(curve, name).double().numpy() for name in _QUANTITIES}
     probability = {"over the contexts": arrays["probability"], "bare prompt": arrays["bare_probability"]}
-    parts = ("loss_nats", "target_nats", "essence_nats", "decay_nats")
+    parts = {
+        "loss": "loss_nats",
+        "target": "target_nats",
+        "what stays": "essence_nats",
+        "decay": "decay_nats",
+    }
     figures = {
         "Probability": course_lines(probability, "probability of the target", top=1.02),
-        "Loss": course_lines({name.removesuffix("_nats"): arrays[name] for name in parts}, "nats"),
+        "Loss": course_lines({title: arrays[name] for title, name in parts.items()}, "nats"),
         "Size of delta": course_lines({"|delta|": arrays["delta_norm"]}, "norm", limit=_clamp(edit, curve)),
     }
     return {name: Version(figure=figure) for name, figure in figures.items()}
