@@ -1,8 +1,8 @@
 """``python -m experiments.rome.tuning --cases FILE --texts FILE [SETTINGS ...]``: other settings of ``rome`` on facts set aside.
 
 Each SETTINGS, such as ``clamp=2.5`` or ``clamp=4,value_contexts=11``, is a line of the table; without any only the defaults are measured.
-The facts are those that the experiment does not edit one at a time, and those that the model nearly knows: the true object is its second
-to tenth choice, and likelier than the new one. Edits are kept in out/tuning/, and a run that was stopped goes on from there.
+The facts are those that the experiment does not edit one at a time. Edits are kept in out/tuning/, and a run that was stopped goes on
+from there.
 """
 
 import argparse
@@ -19,15 +19,13 @@ from experiments.publishing import say
 from experiments.rome.config import Config
 from experiments.rome.run import OUT
 from experiments.rome.workshop import Workshop
-from interp.analyzers.answers import read_answer
-from interp.editing.cases import EditCase, read_cases, with_neighbours
+from interp.editing.cases import EditCase
 from interp.editing.contexts import sample_contexts
 from interp.editing.edit import Edit
 from interp.editing.edit_facts import edit_facts
 from interp.editing.edit_file import load_edit
 from interp.editing.evaluation import evaluate_edit
 from interp.editing.settings import EditSettings, settings_of
-from interp.files import write_bytes
 from interp.runner.model import load
 
 COLUMNS = {
@@ -54,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     model = load(config.model, device="cpu", dtype="float32")
     shop = Workshop.of(model, config, asked.cases, asked.texts, folder, say, float("inf"))
-    cases = [*shop.cases[config.facts : config.most], *nearly_known(shop, asked.cases)]
+    cases = shop.cases[config.facts : config.most]
     say(f"| {len(cases)} facts | {' | '.join(COLUMNS)} |")
     say("| --- |" + " ---: |" * len(COLUMNS))
     for text in asked.settings:
@@ -66,32 +64,6 @@ def _read(text: str) -> dict[str, Any]:
     """``clamp=2.5,steps=25`` as settings by name."""
     parts = [part.partition("=") for part in text.split(",") if part]
     return {name.strip(): json.loads(value) for name, _, value in parts}
-
-
-def nearly_known(shop: Workshop, path: Path) -> list[EditCase]:
-    """Cases with two neighbours or more whose true object is the model's second to tenth choice and likelier than the new one.
-
-    The subject does not spell the object, and none of them is among the cases of the workshop. Asked once, then read from its folder.
-    """
-    kept, cases = shop.folder / "nearly_known.json", with_neighbours(read_cases(path), shop.config.neighbours)
-    if not kept.is_file():
-        used, found = {case.fact.prompt for case in shop.cases}, []
-        for place, case in enumerate(cases):
-            if case.fact.prompt in used or len(case.neighbours) < 2 or spelled(case):
-                continue
-            used.add(case.fact.prompt)
-            logits = shop.model.run(case.fact.prompt, logits="last").last_logits[0]
-            true, new = (read_answer(shop.model, text).ids[0] for text in (case.true, case.fact.target))
-            rank = int((logits > logits[true]).sum())
-            if 1 <= rank <= 9 and bool(logits[new] < logits[true]):
-                found.append(place)
-        write_bytes(kept, json.dumps(found).encode())
-    return [cases[place] for place in json.loads(kept.read_text())]
-
-
-def spelled(case: EditCase) -> bool:
-    """Whether the subject spells the true object."""
-    return case.true.strip().casefold() in case.fact.subject.casefold()
 
 
 def _scores(shop: Workshop, cases: Sequence[EditCase], changed: dict[str, Any]) -> list[str]:

@@ -106,7 +106,8 @@ _MEMIT = replace(_PAPER, contexts=5, context_lengths=(10,), clamp=0.75, keep_wei
 _BY_METHOD = {
     "rome": replace(
         _PAPER,
-        value_contexts=6,
+        value_contexts=4,
+        steps=30,
         noise=1.1,
         quiet_steps=10,
         subject_contexts=True,
@@ -138,10 +139,19 @@ def settings_of(method: str) -> EditSettings:
 def sequence_settings_of(method: str) -> EditSettings:
     """The defaults of a method where many facts are edited one after another.
 
-    Each value of ``rome`` is held within 3 |v0|, shortened to less than one fact alone needs, and a fact that resists is not insisted on:
-    what is written adds up over many. Raises UsageError for an unknown method.
+    Each value of ``rome`` is found in fewer steps under less noise, which makes it shorter, held within 3 |v0|, shortened to less than
+    one fact alone needs, and a fact that resists is not insisted on: what is written adds up over many. Raises UsageError for an
+    unknown method.
     """
     settings = settings_of(method)
     if method != "rome":
         return settings
-    return replace(settings, clamp=3.0, quiet_steps=0, enough_probability=ENOUGH_IN_SEQUENCE)
+    return replace(
+        settings,
+        value_contexts=6,
+        steps=20,
+        noise=0.8,
+        quiet_steps=0,
+        clamp=3.0,
+        enough_probability=ENOUGH_IN_SEQUENCE,
+    )
