@@ -412,9 +412,13 @@ def test_steps_without_noise_follow_until_the_target_is_likely(small, moments, m
     assert [(len(one.loss_nats), one.stop_reason) for one in made.values()] == [(4, "steps"), (11, "steps")]
     assert torch.equal(made[6].loss_nats[:4], made[0].loss_nats)
     close(made[6].delta_norm[4], made[0].delta_norm[3])
-    quiet = made[6].probability[4:].tolist()
+    bare, contexts = made[6].bare_probability[4:], made[6].probability[4:]
+    quiet = bare.minimum(contexts).tolist()
     assert quiet == sorted(quiet)
-    for wanted, steps in ((quiet[2] + quiet[3]) / 2, 8), (quiet[0] / 2, 4):
+    lags = int((contexts - bare)[:6].argmax())  # here the contexts have what the bare prompt has not
+    between = (bare[lags] + min(contexts[lags], bare[lags + 1])).item() / 2
+    assert bare[lags] < between < contexts[lags]
+    for wanted, steps in ((quiet[2] + quiet[3]) / 2, 8), (quiet[0] / 2, 4), (between, 4 + lags + 2):
         monkeypatch.setattr("interp.editing.value.LIKELY", wanted)
         (curve,) = make(model, moments("llama"), settings=replace(settings, quiet_steps=6)).curves
         assert (len(curve.loss_nats), curve.stop_reason) == (steps, "likely" if steps > 4 else "steps")

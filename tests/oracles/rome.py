@@ -113,7 +113,7 @@ def optimise(
                 for j, token in enumerate(fact.target):
                     of_row = of_row - logs[first + j, token]
                 nll = nll + of_row / len(fact.target)
-                bare = math.exp(-float(nll)) if row == 0 else bare
+                bare = math.exp(-float(nll.detach())) if row == 0 else bare
             nll = nll / len(prompts)
             after = _log_probs(hf, module, fact.essence, fact.essence_position, shares[-1] * delta)[
                 fact.essence_position
