@@ -39,7 +39,7 @@ def near_misses(rewrite: Rewrite, model: Model, n: int, seed: int | None = None)
     return ids
 
 
-def _like(subject: str, model: Model, ids: Int[Tensor, " row"]) -> Int[Tensor, " alike"]:
+def _like(subject: str, model: Model, ids: Int[Tensor, " row"]) -> Int[Tensor, " _"]:
     """Those of some tokens that begin with a capital letter, where the subject does and any of them does too; else all."""
     if model.tokenizer is None or not subject.strip()[:1].isupper():
         return ids

@@ -115,7 +115,7 @@ class _Loss:
     shares: Float[Tensor, " batch"]
     start: Float[Tensor, " d_model"]
     settings: EditSettings
-    before: Float[Tensor, "others d_vocab"] | None = None
+    before: Float[Tensor, "_ d_vocab"] | None = None
 
     def __call__(
         self, delta: Float[Tensor, " d_model"], noise: Float[Tensor, "batch _ d_model"] | None = None

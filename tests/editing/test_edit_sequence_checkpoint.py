@@ -117,11 +117,11 @@ def test_stopped_within_an_edit_it_keeps_those_before_and_leaves_the_model(asked
         before, whole, path = weights(model), edit_sequence(model, **options), tmp_path / "kept.safetensors"
         really, calls = rome.optimise_value, []
 
-        def stopped(*given):
+        def stopped(*given, **named):
             calls.append(given)
             if len(calls) == 3:
                 raise error
-            return really(*given)
+            return really(*given, **named)
 
         monkeypatch.setattr(rome, "optimise_value", stopped)
         with pytest.raises(error):
