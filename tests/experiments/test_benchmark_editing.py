@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import word_model
 from experiments.benchmarks import editing
@@ -44,3 +45,28 @@ def test_rows_of_edits():
     assert "differ by" in rows[0].note
     assert {row.goal for row in rows} == {read_goals()[row.key]["goal"] for row in rows}
     json.dumps([row.to_json() for row in rows], allow_nan=False)
+
+
+def test_the_least_share_is_that_of_counted_products():
+    """Whole: the products of the padded forward. Left: those of a forward of one token, by blocks, at the places that a change reaches."""
+    work = EditWork.of(word_model.build("llama"), TINY.edited)
+    hf, rewrite = work.model.hf, work.rewrite
+    rows = [*rewrite.prompts, rewrite.essence]
+    places = [*rewrite.positions, rewrite.essence_position]
+    whole = products(hf, torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.long))
+    head = hf.lm_head.weight.numel()
+    block = (products(hf, torch.zeros(1, 1, dtype=torch.long)) - head) / 3
+    reached = 0.0
+    for row, place in zip(rows, places, strict=True):
+        reached += (len(row) - place) * block  # layer 2 alone follows layer 1
+        reached += 2 * head  # the target has two tokens
+    assert editing.least_share(work) == pytest.approx(reached / whole, rel=0.02)
+
+
+def products(hf, ids):
+    """The multiplications of a forward's matrix products, attention left out."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        hf(input_ids=ids, use_cache=False)
+    found = counter.get_flop_counts()["Global"]
+    return sum(count for op, count in found.items() if str(op) in ("aten.mm", "aten.addmm")) / 2
