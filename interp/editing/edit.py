@@ -67,7 +67,9 @@ class LayerEdit:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ValueCurve:
-    """How the value of one fact was found: each step of the optimisation, before its update; where it was shortened then, last that.
+    """How the value of one fact was found: each step of the optimisation, before its update.
+
+    Where steps without noise may follow (``quiet_steps``), also what the value does without noise; where it was shortened then, last that.
 
     ``nats`` parts sum to ``loss``: the target's mean negative log-likelihood over the contexts, the divergence of what is to stay (on the
     essence prompt, and where there are any on the overhearers), the decay of delta. ``probability`` is the geometric mean over the

@@ -84,8 +84,12 @@ def optimise_value(
     reason = "loss" if steps[-1][0] < settings.stop_loss_nats else "steps"
     if settings.quiet_steps:
         delta, quiet = _optimised(loss, delta, settings.quiet_steps + 1, None, _is_likely)
+        steps = [
+            *steps,
+            *quiet,
+        ]  # of the first forward without noise, too: it tells what the value found under noise does
         if len(quiet) > 1:
-            steps, reason = [*steps, *quiet], "likely" if _is_likely(quiet[-1]) else "steps"
+            reason = "likely" if _is_likely(quiet[-1]) else "steps"
     if settings.enough_probability is not None:
         delta, shortened = _shortened(loss, delta, settings.enough_probability)
         steps, reason = [*steps, *shortened], "enough" if shortened else reason

@@ -74,7 +74,7 @@ def optimise(
     Each entry of the curve is (loss, target's part, essence's part, decay's part, |delta|) of one forward. There are ``steps`` forwards
     and one update fewer; it ends early after a forward whose loss is below ``stop_loss``. Then up to ``quiet_steps`` updates by a new Adam
     follow without noise, until the probability of the target is ``likely`` both in the bare prompt and as exp of minus its part of the
-    loss; they are in the curve too unless there are none.
+    loss; they are in the curve too, and their first forward also where it is the only one.
     """
     prompts = fact.prompts if chosen is None else [fact.prompts[i] for i in chosen]
     positions = fact.positions if chosen is None else [fact.positions[i] for i in chosen]
@@ -138,7 +138,7 @@ def optimise(
     curve = descend(steps, noise, lambda numbers, bare: numbers[0] < stop_loss)
     if quiet_steps:
         quiet = descend(quiet_steps + 1, 0.0, lambda numbers, bare: min(math.exp(-numbers[1]), bare) >= likely)
-        curve += quiet if len(quiet) > 1 else []
+        curve += quiet
     return start + delta.detach(), curve
 
 
