@@ -84,7 +84,8 @@ def evaluate(
 ) -> None:
     """Score an edit on cases, before and after.
 
-    By default the cases are those of the edit's own facts. A score for which nothing was given (no paraphrases, no texts) is not shown.
+    Of the cases in the file only those of the edit's own facts are asked, unless --all says otherwise. A score for which nothing was given
+    (no paraphrases, no texts) is not shown.
     With -o every number goes to a file: .html to look at, .safetensors to load again, .json, or .csv.
     """
     check_result_path(output)

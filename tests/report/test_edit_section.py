@@ -144,6 +144,21 @@ def test_the_curve_is_that_of_the_optimisation(result, sections) -> None:
     assert row[4:] == ["6 (4 |v0|)", "6, reached", "all steps were made"]
 
 
+def test_noise_and_what_stays_are_said_where_they_are() -> None:
+    plain = edit_samples.edit()
+    for settings, shown in (
+        ({}, (False, False, False)),
+        ({"noise": 1.1}, (True, False, False)),
+        ({"noise": 1.1, "quiet_steps": 10}, (True, True, False)),
+        ({"noise": 0.0, "quiet_steps": 10, "overhearers": 3}, (False, False, True)),
+    ):
+        section = sections_of(dataclasses.replace(plain, settings=plain.settings | settings))["edit-value"]
+        (picture,) = pictures(section)
+        said = (words(picture.caption), words(picture.caption), words(section.lead))
+        terms = ("the course is ragged", "It ends without noise", "Where other subjects that end alike")
+        assert tuple(term in text for term, text in zip(terms, said, strict=True)) == shown
+
+
 def test_the_map_marks_where_the_edit_writes(result, sections) -> None:
     maps, lines = pictures(sections["edit-lens"])
     assert list(maps.versions) == ["Difference", "Before", "After"]

@@ -84,7 +84,7 @@ def value_section(edit: Any, shown: Sequence[int], prompt: str) -> Section | Non
         "for the [[essence]] of the subject stays, and delta stays small."
     )
     if edit.settings.get("overhearers"):
-        lead += " Other subjects that end alike hear a part of it: what they predict stays, too."
+        lead += " Where other subjects that end alike would hear a part of it, what they predict stays, too."
     caption = (
         "Before each step, the target's probability per token: its geometric mean over all contexts, and that of the bare prompt. The loss "
         "is the sum of its parts: target, what stays, decay. The clamp is the greatest |delta| allowed."
@@ -92,6 +92,10 @@ def value_section(edit: Any, shown: Sequence[int], prompt: str) -> Section | Non
         else "The target's probability per token, its geometric mean over all contexts, before each step; "
         f"{len(drawn)} of {len(found)} facts."
     )
+    if edit.settings.get("noise"):
+        caption += " Steps run under noise on the words behind the subject, so that the value does not lean on them: the course is ragged."
+        if edit.settings.get("quiet_steps"):
+            caption += " It ends without noise."
     versions = _one(edit, *found[0]) if one else _several(drawn)
     picture = Picture(versions=versions, caption=caption, prompt=prompt)
     return Section(
