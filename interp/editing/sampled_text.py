@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from interp.errors import ModelError
+from interp.editing.cached import cached_path
 from interp.files import save_tensors
-from interp.models.cache import Step, make_folder
+from interp.models.cache import Step
 from interp.runner.model import Model
 from interp.runner.sampling import sample_ids, start_ids
 
@@ -47,7 +47,7 @@ def sampled_texts(model: Model, n_tokens: int, *, seed: int, progress: Step) -> 
 
 def _group(model: Model, start: tuple[int, ...], length: int, seed: int, group: int, progress: Step) -> Tensor:
     """The texts of a group [row, token], from the cache folder or drawn now."""
-    path = _path(model, seed, group, length)
+    path = cached_path(model, FOLDER, f"seed{seed}-{ROWS}x{length}-{group}.safetensors")
     known = None if path is None else _read(path, length)
     if known is not None:
         return known
@@ -56,18 +56,6 @@ def _group(model: Model, start: tuple[int, ...], length: int, seed: int, group: 
     if path is not None:
         save_tensors(path, {"ids": drawn.to(torch.int32)}, {"rows": str(ROWS)})
     return drawn
-
-
-def _path(model: Model, seed: int, group: int, length: int) -> Path | None:
-    """Where a group is kept; None for a model made in memory, and where the cache folder cannot be made."""
-    if model.source is None:
-        return None
-    try:
-        folder = make_folder(FOLDER)
-    except ModelError:
-        return None
-    dtype = str(model.dtype).removeprefix("torch.")
-    return folder / f"{model.source.weights_sha256[:32]}-{dtype}-seed{seed}-{ROWS}x{length}-{group}.safetensors"
 
 
 def _read(path: Path, length: int) -> Tensor | None:
