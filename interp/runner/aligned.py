@@ -33,7 +33,7 @@ class Suffixes:
 
     ``start`` [batch d_model] is the value at those positions that a change is added to: the output of the MLP's output projection
     (``place="mlp"``) or the stream that leaves the block (``place="block"``). ``columns[i]`` are the positions of prompt i whose
-    logits are wanted, as many in each.
+    logits are wanted.
 
     Raises UsageError for a run that is not resumable and for positions outside the prompts.
     """
@@ -77,8 +77,9 @@ class Suffixes:
 
     def logits(
         self, delta: Float[Tensor, "... d_model"], noise: Float[Tensor, "batch _ d_model"] | None = None
-    ) -> Float[Tensor, "batch pos d_vocab"]:
-        """Logits at the wanted columns when ``delta`` is added to ``start``; differentiable with respect to it.
+    ) -> Float[Tensor, "_ d_vocab"]:
+        """Logits when ``delta`` is added to ``start``, differentiable with respect to it: those at the columns of the first prompt, then
+        of the second, and so on.
 
         ``noise`` is added to the stream at the ``following`` positions.
         """
@@ -96,11 +97,10 @@ class Suffixes:
                 self._ids,
                 session,
                 unembed=model.atlas.unembed,
-                logit_columns=self._columns,
-                before=lambda: [self._enter(entering), *only_at(model, session, self._columns)],
+                before=lambda: [self._enter(entering), *only_at(model, session, self._columns), self._narrow()],
                 **self._arguments(),
             )
-        return output.logits
+        return output.logits[0]
 
     def _update_of(self, place: Place) -> tuple[nn.Module | None, float]:
         """The norm between the value and the stream, where there is one, and the factor of the update."""
@@ -118,6 +118,16 @@ class Suffixes:
         module = module_at(self.model.hf, path)
         assert module is not None, f"the atlas holds {path!r}"
         return module
+
+    def _narrow(self) -> Any:
+        """Registers the hook that leaves only the wanted columns of each row to be unembedded, and returns its handle."""
+        rows = [row for row, columns in enumerate(self._columns) for _ in columns]
+        places = [column for columns in self._columns for column in columns]
+
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> Any:
+            return (args[0][rows, places][None], *args[1:])
+
+        return self._module(self.model.atlas.unembed).register_forward_pre_hook(hook)
 
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {"use_cache": False}
