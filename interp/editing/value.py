@@ -70,7 +70,7 @@ def optimise_value(
     columns += [[len(prompt) - 1] for prompt in overhearers]
     columns += [[rewrite.essence_position]]
     run = model.run(tokens, capture=f"mlp.post@{layer}", logits=False, resumable=True)
-    suffixes = Suffixes(run, layer, positions, columns, place)
+    suffixes = Suffixes(run, layer, positions, columns, place, calls=settings.steps)
     starts = suffixes.start[:told].float()
     start = starts.mean(0) if settings.averaged and place == "mlp" else starts[0]
     shares = torch.ones(len(tokens))

@@ -53,7 +53,7 @@ class RowProducts:
     """
 
     def __init__(self, x: Float[Tensor, "row d_model"]) -> None:
-        self.x = x.to_mkldnn() if _suits_onednn(x) else x
+        self.x = x.to_mkldnn() if suits_onednn(x) else x
 
     def __call__(
         self, weight: Float[Tensor, "d_vocab d_model"], bias: Float[Tensor, " d_vocab"] | None = None
@@ -63,7 +63,8 @@ class RowProducts:
         return product.to_dense() if self.x.is_mkldnn else product
 
 
-def _suits_onednn(x: Tensor) -> bool:
+def suits_onednn(x: Tensor) -> bool:
+    """Whether oneDNN serves products with this tensor: fp32 on a CPU with AVX-512."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or not x.numel():
         return False
     return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"

@@ -18,12 +18,16 @@ from interp.models.atlas import module_at
 from interp.models.offload import execution_device
 from interp.runner.forward import forward
 from interp.runner.last_block import only_at
+from interp.runner.memory import least_free
+from interp.runner.packed import PackedLinears, packed_bytes
 from interp.runner.passing import passing_over
 from interp.runner.session import Session
 
 if TYPE_CHECKING:
     from interp.runner.run import Run
 
+OFTEN = 12
+"""Calls from which on packing the weights pays: it takes as long as seven of them save."""
 Place = Literal["mlp", "block"]
 """Where a change is added: to what the MLP's output projection gives, or to the residual stream that leaves the block."""
 
@@ -33,13 +37,21 @@ class Suffixes:
 
     ``start`` [batch d_model] is the value at those positions that a change is added to: the output of the MLP's output projection
     (``place="mlp"``) or the stream that leaves the block (``place="block"``). ``columns[i]`` are the positions of prompt i whose
-    logits are wanted.
+    logits are wanted. ``calls`` is how often they will be asked for: where it is often, weights are packed for it first, if a quarter of
+    the memory that is free holds them.
 
     Raises UsageError for a run that is not resumable and for positions outside the prompts.
     """
 
     def __init__(
-        self, run: "Run", layer: int, positions: Sequence[int], columns: Sequence[Sequence[int]], place: Place = "mlp"
+        self,
+        run: "Run",
+        layer: int,
+        positions: Sequence[int],
+        columns: Sequence[Sequence[int]],
+        place: Place = "mlp",
+        *,
+        calls: int = 1,
     ) -> None:
         if run.snapshot is None:
             raise UsageError("this run cannot be resumed; make it with model.run(..., resumable=True)")
@@ -65,6 +77,7 @@ class Suffixes:
         self._columns = [[c - p for c in wanted] for wanted, p in zip(columns, positions, strict=True)]
         self._returns = run.snapshot.block_returns
         self._keys_values = [_AlignedLayer(pair, self._positions, self._longest) for pair in run.snapshot.keys_values]
+        self._packed = self._pack() if calls >= OFTEN else PackedLinears((), 0)
         self._post, self._scale = self._update_of(place)
         with torch.no_grad():
             self.start = self._values(run) if place == "mlp" else self._stream[:, 0]
@@ -91,7 +104,7 @@ class Suffixes:
             entering = torch.cat([first[:, None], following], 1)
         model = self.model
         session = Session(visits={}, n_rows=len(entering), n_pos=self._width, offset=self._longest, gradients=True)
-        with passing_over(model, self.layer + 1, self._returns):
+        with passing_over(model, self.layer + 1, self._returns), self._packed.applied():
             output = forward(
                 model.hf,
                 self._ids,
@@ -101,6 +114,15 @@ class Suffixes:
                 **self._arguments(),
             )
         return output.logits[0]
+
+    def _pack(self) -> PackedLinears:
+        atlas = self.model.atlas
+        after = [self._module(block.block) for block in atlas.blocks[self.layer + 1 :]]
+        modules = [*(module for block in after for module in block.modules()), self._module(atlas.unembed)]
+        free = least_free(self.model)
+        if free is not None and packed_bytes(modules) > free // 4:
+            modules = []
+        return PackedLinears(modules, self._ids.numel())
 
     def _update_of(self, place: Place) -> tuple[nn.Module | None, float]:
         """The norm between the value and the stream, where there is one, and the factor of the update."""
