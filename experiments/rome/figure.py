@@ -13,8 +13,8 @@ _SCORES = {
     "PS": "paraphrase_score",
     "NS": "neighbourhood_score",
     "argmax": "prompt_argmax",
-    "paraphrase argmax": "paraphrase_argmax",
-    "neighbours kept": "neighbours_kept",
+    "para. argmax": "paraphrase_argmax",
+    "neighb. kept": "neighbours_kept",
 }
 _DOMAINS = ([0, 0.56], [0.68, 1])
 

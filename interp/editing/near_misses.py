@@ -1,7 +1,5 @@
 """Subjects that end as the edited one does: an edit should not answer to them, and where they hear it, they should say what they did."""
 
-import re
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,39 +15,28 @@ _DRAWN = 2000
 """Tokens that subjects are made of: asking of a whole vocabulary which are ordinary takes as long as the keys."""
 CANDIDATES = 32
 """Near misses that overhearers are chosen from."""
-AUDIBLE, INSEPARABLE = 0.2, 0.6
-"""The shares of an edit from which on a near miss counts as hearing it, and beyond which the layer takes it for the subject itself."""
+AUDIBLE = 0.2
+"""The share of an edit from which on a near miss counts as hearing it."""
 
 
-def near_misses(
-    rewrite: Rewrite, model: Model, n: int, seed: int | None = None, *, words: bool = False
-) -> Int[Tensor, "batch pos"]:
-    """The bare prompt ``n`` times, with all tokens of the subject but the last drawn anew, or with ``words`` all but those of its last
-    word.
+def near_misses(rewrite: Rewrite, model: Model, n: int, seed: int | None = None) -> Int[Tensor, "batch pos"]:
+    """The bare prompt ``n`` times, with all tokens of the subject but the last drawn anew.
 
     They are drawn from the ordinary tokens of the vocabulary with ``seed`` (the rewrite's by default); where the subject begins with a
-    capital letter, from those that do. A subject of one token (of one word) has no near miss: then there is no row.
+    capital letter, from those that do. A subject of one token has no near miss: then there is no row.
     """
     prompt, last = rewrite.prompts[0], rewrite.positions[0]
     start = rewrite.fact.template.index("{}")
-    first = _token_at(prompt, start)
-    kept = last
-    if words and (word := re.search(r"\w+\W*$", rewrite.fact.subject)):
-        kept = _token_at(prompt, start + word.start())
+    first = next(i for i, span in enumerate(prompt.spans) if span is not None and span[1] > start)
     length = len(prompt) - len(rewrite.target.ids) + 1
-    ids = torch.tensor(prompt.ids[:length]).repeat(n if first < kept else 0, 1)
+    ids = torch.tensor(prompt.ids[:length]).repeat(n if first < last else 0, 1)
     if not len(ids):
         return ids
     generator = torch.Generator().manual_seed(rewrite.seed if seed is None else seed)
     drawn = torch.randperm(model.atlas.d_vocab, generator=generator)[:_DRAWN].tolist()
     pool = _like(rewrite.fact.subject, model, ordinary_ids(model, drawn))
-    ids[:, first:kept] = pool[torch.randint(len(pool), (len(ids), kept - first), generator=generator)]
+    ids[:, first:last] = pool[torch.randint(len(pool), (len(ids), last - first), generator=generator)]
     return ids
-
-
-def _token_at(prompt: Tokens, start: int) -> int:
-    """The position of the token that holds the character at ``start``."""
-    return next(i for i, span in enumerate(prompt.spans) if span is not None and span[1] > start)
 
 
 def _like(subject: str, model: Model, ids: Int[Tensor, " row"]) -> Int[Tensor, " _"]:
@@ -75,15 +62,9 @@ def near_miss_keys(
 def overhearers(model: Model, rewrite: Rewrite, layer: int, direction: Direction, n: int) -> tuple[Tokens, ...]:
     """Of CANDIDATES near misses, others than those that the direction was solved with, the ``n`` that hear most of the edit.
 
-    Where the subject's last word has several tokens, half of them end in that word and not in its last token alone: real subjects
-    share words. They come loudest first. Those that hear less than AUDIBLE are left out, and those that hear more than INSEPARABLE: no
-    value could tell them from the subject but by the words around it, and would then fail where those differ.
+    They come loudest first; those that hear less than AUDIBLE are left out.
     """
-    if not n:
-        return ()
-    ids, by_word = (near_misses(rewrite, model, CANDIDATES, rewrite.seed + 1, words=words) for words in (False, True))
-    if len(by_word) and not torch.equal(ids, by_word):
-        ids = torch.cat([ids[: CANDIDATES // 2], by_word[: CANDIDATES // 2]])
+    ids = near_misses(rewrite, model, CANDIDATES if n else 0, rewrite.seed + 1)
     shares = direction.shares(near_miss_keys(model, rewrite, layer, ids))
-    heard = [place for place in shares.argsort(descending=True).tolist() if AUDIBLE < shares[place] <= INSEPARABLE]
-    return tuple(from_ids(model.tokenizer, ids[place]) for place in heard[:n])
+    loudest = shares.argsort(descending=True)[:n].tolist()
+    return tuple(from_ids(model.tokenizer, ids[place]) for place in loudest if shares[place] > AUDIBLE)

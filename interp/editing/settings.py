@@ -24,10 +24,8 @@ class EditSettings:
     target is not likely in the contexts then, up to ``quiet_steps`` updates without noise follow, until it is (LIKELY). With
     ``as_heard`` each prompt gets the share of delta that its key will hear, not all of it. Of subjects that end as this one does the
     ``overhearers`` that hear most of the edit take part with their shares, and ``overhearing_weight`` times the divergence of what they
-    predict from what they did before joins the loss. An edit that works in every wording is apt to be said again and again, so the
-    target, once said, is made unlikely: ``echo_weight`` times the mean of -log(1 - p), p that of the target's first token (unlikelihood,
-    Welleck et al. 2020), over the ``echo_positions`` positions that begin with the target's last token. With ``enough_probability``
-    delta is then shortened, to half at least, as far as the target keeps that probability in the contexts.
+    predict from what they did before joins the loss. With ``enough_probability`` delta is then shortened, to half at least, as far as
+    the target keeps that probability in the contexts.
     Writing: ``averaged`` uses the key and value averaged over contexts everywhere, not the bare prompt's; with ``subject_contexts``
     the average is also over "{subject} is a" in each context; ``context_weight`` times the covariance of those keys is added to the
     second moment, so that the edit answers to each of them alike, and ``near_miss_weight`` times the second moment of the keys of
@@ -57,8 +55,6 @@ class EditSettings:
     as_heard: bool = False
     overhearers: int = 0
     overhearing_weight: float = 0.0
-    echo_positions: int = 0
-    echo_weight: float = 0.0
     keep_weight: float = 0.0
     shrinkage: float | None = None
     moment_weight: float | None = None
@@ -76,8 +72,6 @@ class EditSettings:
             ("near_miss_weight", self.near_miss_weight >= 0, "0 or more"),
             ("overhearers", self.overhearers >= 0, "0 or more"),
             ("overhearing_weight", self.overhearing_weight >= 0, "0 or more"),
-            ("echo_positions", self.echo_positions >= 0, "0 or more"),
-            ("echo_weight", self.echo_weight >= 0, "0 or more"),
             ("keep_weight", self.keep_weight >= 0, "0 or more"),
             (
                 "enough_probability",
@@ -123,8 +117,6 @@ _BY_METHOD = {
         as_heard=True,
         overhearers=3,
         overhearing_weight=1.0,
-        echo_positions=3,
-        echo_weight=1.0,
         keep_weight=0.01,
     ),
     "rome-original": replace(_PAPER, averaged=False, shrinkage=0.0),
@@ -161,6 +153,5 @@ def sequence_settings_of(method: str) -> EditSettings:
         noise=0.8,
         quiet_steps=0,
         clamp=3.0,
-        echo_positions=0,
         enough_probability=ENOUGH_IN_SEQUENCE,
     )

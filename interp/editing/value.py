@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from interp.editing.contexts import TOP_K
 from interp.editing.edit import ValueCurve
 from interp.editing.rewrite import Rewrite
 from interp.editing.settings import EditSettings
@@ -20,13 +19,10 @@ from interp.errors import NumericsError
 from interp.maths.rank_one import Direction
 from interp.runner.aligned import Place, Suffixes
 from interp.runner.model import Model
-from interp.runner.sampling import sample_ids
-from interp.tokens import Tokens, from_ids
+from interp.tokens import Tokens
 
 PARTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """The parts of delta that are tried where less of it may be enough."""
-CERTAIN = 1 - 1e-4
-"""The probability of saying the target again that counts as most: beyond it the loss would be without bound."""
 LIKELY = 0.9
 """The probability from which on the target counts as won, over the contexts and in the bare prompt."""
 
@@ -57,18 +53,15 @@ def optimise_value(
 
     The ``overhearers``, prompts whose subject ends where the bare prompt's does, get the share of delta that they hear in the
     ``direction`` and are to predict what they did before; with ``settings.as_heard`` all other prompts get only their share, too.
-    Where a prompt has said the target it is not to say it again (``settings.echo_positions``).
 
     Raises NumericsError where the loss or the value is not finite.
     """
     chosen = spread_over(len(rewrite.prompts), settings.value_contexts)
-    told = len(chosen)
-    prompts, columns = _gone_on(model, rewrite, chosen, settings.echo_positions)
-    tokens = [*prompts, *overhearers, rewrite.essence]
-    own = [rewrite.positions[i] for i in chosen]
+    tokens = [*(rewrite.prompts[i] for i in chosen), *overhearers, rewrite.essence]
+    own, told = [rewrite.positions[i] for i in chosen], len(chosen)
     positions = [*own, *[rewrite.positions[0]] * len(overhearers), rewrite.essence_position]
-    columns += [[len(prompt) - 1] for prompt in overhearers]
-    columns += [[rewrite.essence_position]]
+    last = [*(len(prompt) - 1 for prompt in overhearers), rewrite.essence_position]
+    columns = [*(rewrite.columns[i] for i in chosen), *([column] for column in last)]
     run = model.run(tokens, capture=f"mlp.post@{layer}", logits=False, resumable=True)
     suffixes = Suffixes(run, layer, positions, columns, place, calls=settings.steps)
     starts = suffixes.start[:told].float()
@@ -103,30 +96,6 @@ def optimise_value(
     return Value(delta=delta, start=start, curve=_curve(steps, float(start.norm()), reason))
 
 
-def _gone_on(model: Model, rewrite: Rewrite, chosen: Sequence[int], n: int) -> tuple[list[Tokens], list[list[int]]]:
-    """The chosen prompts with ``n`` tokens more, the target's last and what the model writes behind it, and the columns that are asked:
-    where the target is predicted, then those of the added tokens.
-
-    Every prompt gets a continuation of its own, drawn behind the bare prompt. There are fewer tokens where the context is too short.
-    """
-    prompts, columns = [rewrite.prompts[i] for i in chosen], [list(rewrite.columns[i]) for i in chosen]
-    if model.atlas.n_ctx is not None:
-        n = min(n, model.atlas.n_ctx - max(len(prompt) for prompt in prompts))
-    if n < 1:
-        return prompts, columns
-    added = torch.tensor([rewrite.target.ids[-1:]] * len(chosen))
-    if n > 1:
-        prefix = torch.cat([torch.tensor([rewrite.prompts[0].ids] * len(chosen)), added], 1)
-        generator = torch.Generator().manual_seed(rewrite.seed)
-        added = torch.cat([added, sample_ids(model, prefix, n - 1, top_k=TOP_K, generator=generator).cpu()], 1)
-    longer = [
-        from_ids(model.tokenizer, [*prompt.ids, *new]) for prompt, new in zip(prompts, added.tolist(), strict=True)
-    ]
-    return longer, [
-        [*wanted, *range(len(prompt), len(prompt) + n)] for wanted, prompt in zip(columns, prompts, strict=True)
-    ]
-
-
 def spread_over(n: int, wanted: int | None) -> list[int]:
     """``wanted`` of the indices 0 to n - 1 in order, the first always among them and the others spread evenly; None is all."""
     if wanted is None or wanted >= n:
@@ -138,9 +107,8 @@ def spread_over(n: int, wanted: int | None) -> list[int]:
 
 @dataclass(kw_only=True, eq=False)
 class _Loss:
-    """What the optimisation makes small. The first ``told`` of ``suffixes`` are the prompts that are told the target, each with the
-    columns that predict it and then those behind it, the last is the essence prompt, and between them stand the overhearers, each with
-    one column; each gets its ``shares`` of delta.
+    """What the optimisation makes small. The first ``told`` of ``suffixes`` are the prompts that are told the target, the last is the
+    essence prompt, and between them stand the overhearers; each gets its ``shares`` of delta.
 
     ``before`` is what all but the told predict without a change, which the first call reads: delta is zero there.
     """
@@ -162,19 +130,15 @@ class _Loss:
             noise = torch.cat([noise[:told], torch.zeros_like(noise[told:])])
         logits = self.suffixes.logits(self.shares[:, None] * delta, noise)
         log_probs = logits.to(delta.device).float().log_softmax(-1)
-        now = log_probs[told - len(self.shares) :]
-        answers = log_probs[: -len(now)].unflatten(0, (told, -1))
-        target = self.target.to(answers.device)
-        by_context = -answers[:, : len(target)].gather(-1, target.expand(told, -1)[..., None])[..., 0].mean(1)
+        answers, now = log_probs.tensor_split([told * len(self.target)])
+        target = self.target.to(answers.device).repeat(told)
+        by_context = -answers.gather(-1, target[:, None]).view(told, -1).mean(1)
         self.before = now.detach() if self.before is None else self.before
         # KL(changed || unchanged), as in the paper.
         each = kl_div(self.before, now, reduction="none", log_target=True).sum(-1)
         divergence = self.settings.kl_weight * each[-1]
         if len(each) > 1:
             divergence = divergence + self.settings.overhearing_weight * each[:-1].mean()
-        again = answers[:, len(target) :, target[0]].exp()
-        if again.numel():  # unlikelihood: what was said is not said again
-            divergence = divergence - self.settings.echo_weight * torch.log1p(-again.clamp(max=CERTAIN)).mean()
         decay = self.settings.decay * delta.norm() / self.start.norm() ** 2
         loss = by_context.mean() + divergence + decay
         return loss, _numbers(loss, by_context, divergence, decay, delta)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from interp.editing.near_misses import AUDIBLE, CANDIDATES, INSEPARABLE, near_miss_keys, near_misses, overhearers
+from interp.editing.near_misses import AUDIBLE, CANDIDATES, near_miss_keys, near_misses, overhearers
 from interp.editing.rewrite import rewrite_of
 from interp.maths.rank_one import Direction
 from interp.prompts import Fact
@@ -11,8 +11,6 @@ from interp.runner.model import Model
 from interp.tokens import Tokens, from_ids
 
 GLACIER = Fact("Mertz Glacier", "In the far south {} belongs to the continent of", " Europe")
-
-KASPERSKY = Fact("Eugene Kaspersky", "In those years {} worked in the city of", " Rome")
 
 
 def test_a_near_miss_shares_the_prompt_and_the_subjects_last_token(model: Model) -> None:
@@ -85,42 +83,11 @@ def test_overhearers_are_the_loudest_of_other_near_misses(model: Model) -> None:
     assert shares == sorted(shares, reverse=True)
     everyone = near_misses(rewrite, model, CANDIDATES, rewrite.seed + 1)
     heard = [float(key_of(model, from_ids(model.tokenizer, row), layer, last) @ key / (key @ key)) for row in everyone]
-    asked = [one for one in heard if AUDIBLE < one <= INSEPARABLE]
-    assert shares == pytest.approx(sorted(asked, reverse=True)[:3], rel=1e-4)
+    assert shares == pytest.approx(sorted(heard, reverse=True)[:3], rel=1e-4)
     assert shares[-1] > AUDIBLE
     drawn = {tuple(row) for row in near_misses(rewrite, model, 128).tolist()}
     assert not drawn & {prompt.ids for prompt in found}
     assert overhearers(model, rewrite, layer, direction, 0) == ()
-
-
-def test_real_subjects_share_words(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a last word of several tokens, half the candidates keep all; those that hear nearly everything are let go."""
-    rewrite, layer = rewrite_of(model, KASPERSKY, ("",)), 4
-    last = rewrite.positions[0]
-    by_word = near_misses(rewrite, model, 8, words=True)
-    by_token = near_misses(rewrite, model, 8)
-    assert {model.tokenizer.decode(row[last - 3 : last + 1]) for row in by_word} == {" Kaspersky"}
-    assert " Kaspersky" not in {model.tokenizer.decode(row[last - 3 : last + 1]) for row in by_token}
-    assert len({tuple(row) for row in by_word.tolist()}) == 8
-    key = key_of(model, rewrite.prompts[0], layer, last)
-    direction = Direction(vector=key.double(), key=key)
-    monkeypatch.setattr("interp.editing.near_misses.INSEPARABLE", 10.0)
-    everyone = overhearers(model, rewrite, layer, direction, CANDIDATES)
-    assert sum(" Kaspersky" in prompt.text for prompt in everyone) == CANDIDATES // 2
-    heard = direction.shares(torch.stack([key_of(model, prompt, layer, last) for prompt in everyone])).tolist()
-    least = heard[CANDIDATES // 2 - 1]
-    monkeypatch.setattr("interp.editing.near_misses.INSEPARABLE", least)
-    found = overhearers(model, rewrite, layer, direction, CANDIDATES)
-    assert found == tuple(prompt for prompt, share in zip(everyone, heard, strict=True) if share <= least)
-    assert 0 < len(found) <= CANDIDATES // 2 + 1
-
-
-def test_a_last_word_of_one_token_and_a_single_word_have_no_other_near_misses(model: Model) -> None:
-    rewrite = rewrite_of(model, GLACIER, ("",))
-    assert torch.equal(near_misses(rewrite, model, 6, words=True), near_misses(rewrite, model, 6))
-    one_word = rewrite_of(model, Fact("Tatsuno", "The town of {} lies in", " Europe"), ("",))
-    assert len(near_misses(one_word, model, 6)) == 6
-    assert len(near_misses(one_word, model, 6, words=True)) == 0
 
 
 def test_those_who_hardly_hear_an_edit_are_no_overhearers(model: Model) -> None:

@@ -59,7 +59,7 @@ def direction(moment, k):
 
 def optimise(
     hf, module, fact, *, averaged=False, chosen=None, block=None, noise=0.0, seed=0, quiet_steps=0, likely=1.0, shares=None,
-    overhearers=(), overhearing_weight=1.0, echoes=None, echo_weight=1.0, steps, learning_rate, kl_weight, decay, clamp, stop_loss,
+    overhearers=(), overhearing_weight=1.0, steps, learning_rate, kl_weight, decay, clamp, stop_loss,
 ):  # fmt: skip
     """(v*, curve): a delta added to the module's output at the subject's last token, found by Adam; v* = v_0 + delta.
 
@@ -69,8 +69,6 @@ def optimise(
     are, come last), position (as many as the longest row has) and dimension, and added in units of noise times the root mean square of
     what the position held before. ``overhearers`` are (ids, position, share): prompts that get a share of delta, and the mean over them
     of KL(what they predict || what they did) at their last token, times ``overhearing_weight``, joins the essence's part of the loss.
-    ``echoes`` are, for each prompt that takes part, the target's last token and tokens that follow it: at each of them
-    -log(1 - probability of the target's first token), averaged over all, times ``echo_weight`` joins it, too.
     ``shares`` are those of the prompts that take part and of the essence, which comes last; all of delta by default.
 
     Each entry of the curve is (loss, target's part, essence's part, decay's part, |delta|) of one forward. There are ``steps`` forwards
@@ -87,9 +85,6 @@ def optimise(
         before = _log_probs(hf, module, fact.essence, fact.essence_position, None)[fact.essence_position]
         others = [_log_probs(hf, module, ids, position, None)[-1] for ids, position, _ in overhearers]
     shares = [1.0] * (len(prompts) + 1) if shares is None else shares
-    told = [len(ids) for ids in prompts]
-    if echoes is not None:
-        prompts = [[*ids, *more] for ids, more in zip(prompts, echoes, strict=True)]
     lengths = [len(ids) - position - 1 for ids, position in zip(prompts, positions, strict=True)]
     lengths += [len(ids) - position - 1 for ids, position, _ in overhearers]
     shape = (
@@ -105,7 +100,7 @@ def optimise(
         adam = torch.optim.Adam([delta], lr=learning_rate)
         curve = []
         for step in range(most):
-            nll, bare, again = 0.0, 0.0, []
+            nll, bare = 0.0, 0.0
             drawn = torch.randn(shape, generator=generator) if noise else [None] * len(prompts)
             for row, (ids, position) in enumerate(zip(prompts, positions, strict=True)):
                 disturbed = None
@@ -113,8 +108,7 @@ def optimise(
                     size = noise * streams[row].square().mean(-1, keepdim=True).sqrt()
                     disturbed = (block, size[position + 1 :] * drawn[row, : len(ids) - position - 1])
                 logs = _log_probs(hf, module, ids, position, shares[row] * delta, disturbed)
-                first = told[row] - len(fact.target)
-                again += list(1 - logs[told[row] :, fact.target[0]].exp())
+                first = len(ids) - len(fact.target)
                 of_row = 0.0
                 for j, token in enumerate(fact.target):
                     of_row = of_row - logs[first + j, token]
@@ -128,7 +122,6 @@ def optimise(
             for was, (ids, position, share) in zip(others, overhearers, strict=True):
                 now = _log_probs(hf, module, ids, position, share * delta)[-1]
                 essence = essence + overhearing_weight * (now.exp() * (now - was)).sum() / len(overhearers)
-            essence = essence - echo_weight * sum(unsaid.log() for unsaid in again) / max(len(again), 1)
             small = decay * delta.norm() / start.norm() ** 2
             loss = nll + essence + small
             curve.append(tuple(float(part.detach()) for part in (loss, nll, essence, small, delta.norm())))

@@ -147,21 +147,15 @@ def test_the_curve_is_that_of_the_optimisation(result, sections) -> None:
 def test_noise_and_what_stays_are_said_where_they_are() -> None:
     plain = edit_samples.edit()
     for settings, shown in (
-        ({}, (False, False, False, False)),
-        ({"noise": 1.1}, (True, False, False, False)),
-        ({"noise": 1.1, "quiet_steps": 10}, (True, True, False, False)),
-        ({"noise": 0.0, "quiet_steps": 10, "overhearers": 3}, (False, False, True, False)),
-        ({"echo_positions": 3}, (False, False, False, True)),
+        ({}, (False, False, False)),
+        ({"noise": 1.1}, (True, False, False)),
+        ({"noise": 1.1, "quiet_steps": 10}, (True, True, False)),
+        ({"noise": 0.0, "quiet_steps": 10, "overhearers": 3}, (False, False, True)),
     ):
         section = sections_of(dataclasses.replace(plain, settings=plain.settings | settings))["edit-value"]
         (picture,) = pictures(section)
-        said = (words(picture.caption), words(picture.caption), words(section.lead), words(section.lead))
-        terms = (
-            "the course is ragged",
-            "It ends without noise",
-            "Where other subjects that end alike",
-            "it is not to be said again",
-        )
+        said = (words(picture.caption), words(picture.caption), words(section.lead))
+        terms = ("the course is ragged", "It ends without noise", "Where other subjects that end alike")
         assert tuple(term in text for term, text in zip(terms, said, strict=True)) == shown
 
 

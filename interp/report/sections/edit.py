@@ -85,8 +85,6 @@ def value_section(edit: Any, shown: Sequence[int], prompt: str) -> Section | Non
     )
     if edit.settings.get("overhearers"):
         lead += " Where other subjects that end alike would hear a part of it, what they predict stays, too."
-    if edit.settings.get("echo_positions"):
-        lead += " Where the target has been said, it is not to be said again."
     caption = (
         "Before each step, the target's probability per token: its geometric mean over all contexts, and that of the bare prompt. The loss "
         "is the sum of its parts: target, what stays, decay. The clamp is the greatest |delta| allowed."
