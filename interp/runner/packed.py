@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from transformers.pytorch_utils import Conv1D
 
 from interp.maths.unembedding import suits_onednn
+from interp.models.linear import linear_weight
 
 LEAST = 1 << 16
 """Numbers of a weight from which on it is worth packing."""
@@ -49,27 +49,19 @@ class PackedLinears:
 
 def packed_bytes(modules: Iterable[nn.Module]) -> int:
     """What packing some modules takes beside the weights themselves, where all of them suit it."""
-    return sum(2 * weight.nbytes for module in modules if (weight := _weight(module)) is not None)
-
-
-def _weight(module: nn.Module) -> Tensor | None:
-    """The weight [out in] of a linear map, None of anything else."""
-    if type(module) not in (nn.Linear, Conv1D) or not isinstance(module.weight, nn.Parameter):
-        return None
-    weight = module.weight.detach()
-    return weight.T if isinstance(module, Conv1D) else weight
+    return sum(2 * weight.nbytes for module in modules if (weight := linear_weight(module)) is not None)
 
 
 def _suits(module: nn.Module) -> bool:
     """A forward of its own, such as one that fetches offloaded weights, is left alone."""
-    weight = _weight(module)
+    weight = linear_weight(module)
     if weight is None or "forward" in module.__dict__ or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     return weight.numel() >= LEAST and suits_onednn(weight)
 
 
 def _forward(module: nn.Module, rows: int) -> Callable[[Tensor], Tensor]:
-    weight = _weight(module)
+    weight = linear_weight(module)
     assert weight is not None, "it suits"
     there, back = (
         torch.ops.mkldnn._reorder_linear_weight(one.contiguous(), rows)  # there is no public name for it

@@ -17,7 +17,7 @@ def case(dtype=torch.float32):
 def test_products_with_parts_of_the_weight_equal_the_whole(onednn, monkeypatch):
     if onednn and not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(module, "_suits_onednn", lambda x: onednn)
+    monkeypatch.setattr(module, "suits_onednn", lambda x: onednn)
     x, weight, bias = case()
     multiply = RowProducts(x)
     assert multiply.x.is_mkldnn is onednn
@@ -41,7 +41,7 @@ def test_onednn_is_for_fp32_on_avx512(capability, dtype, chosen, monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     x, weight, _ = case(dtype)
-    assert module._suits_onednn(x) is chosen
+    assert module.suits_onednn(x) is chosen
     if not chosen:
         assert torch.equal(RowProducts(x)(weight), x @ weight.T)
 

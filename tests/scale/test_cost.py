@@ -144,8 +144,9 @@ def rewrite() -> Rewrite:
 
 @pytest.fixture(autouse=True)
 def products_in_torch(monkeypatch) -> None:
-    """The lens' products in oneDNN are no operations of torch; here they run in ``mm``."""
-    monkeypatch.setattr("interp.maths.unembedding._suits_onednn", lambda x: False)
+    """Products in oneDNN are no operations of torch; here they run in ``mm``."""
+    for user in ("maths.unembedding", "runner.packed"):
+        monkeypatch.setattr(f"interp.{user}.suits_onednn", lambda x: False)
 
 
 def counted(work: Callable[[Model], Any], model: Model) -> int:
