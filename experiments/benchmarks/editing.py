@@ -184,8 +184,8 @@ def rows(model: Model, edited: Edited, goals: Mapping[str, Mapping[str, Any]]) -
 def least_share(work: EditWork) -> float:
     """The multiplications that a step cannot do without, over those of full forwards.
 
-    Those of the positions from the subject's last token on, in the blocks after the edited one, and of the target's logits; not padded,
-    and without what attention adds.
+    Those of the positions from the subject's last token on, in the blocks after the edited one, and of the logits of the target and of one
+    place of the essence prompt; not padded, and without what attention adds.
     """
     rewrite = work.rewrite
     tokens = [*rewrite.prompts, rewrite.essence]
@@ -195,7 +195,8 @@ def least_share(work: EditWork) -> float:
     block = sum(p.numel() for p in work.model.hf.get_submodule(work.model.atlas.blocks[0].block).parameters())
     whole = len(tokens) * max(map(len, tokens)) * (n_layers * block + unembed)
     left = sum(len(row) - place for row, place in zip(tokens, places, strict=True)) * (n_layers - 1 - work.edited.layer)
-    return (left * block + len(tokens) * len(rewrite.target.ids) * unembed) / whole
+    read = len(rewrite.prompts) * len(rewrite.target.ids) + 1
+    return (left * block + read * unembed) / whole
 
 
 def _note(work: EditWork, far: float) -> str:

@@ -8,6 +8,7 @@ import torch
 from interp.editing.cached import cached_path
 from interp.editing.settings import EditSettings
 from interp.editing.stack import applied_edits
+from interp.errors import UsageError
 from interp.files import write_bytes
 from interp.foreign_json import parse_json
 from interp.runner.model import Model
@@ -37,7 +38,10 @@ def sample_contexts(model: Model, settings: EditSettings, seed: int = 0) -> tupl
         return ("", *known)
     made = _drawn(model, settings, seed)
     if path is not None:
-        write_bytes(path, json.dumps(made).encode())
+        try:
+            write_bytes(path, json.dumps(made).encode())
+        except UsageError as error:
+            model.notify(f"the contexts are not kept: {error}")
     return ("", *made)
 
 

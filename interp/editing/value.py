@@ -84,10 +84,7 @@ def optimise_value(
     reason = "loss" if steps[-1][0] < settings.stop_loss_nats else "steps"
     if settings.quiet_steps:
         delta, quiet = _optimised(loss, delta, settings.quiet_steps + 1, None, _is_likely)
-        steps = [
-            *steps,
-            *quiet,
-        ]  # of the first forward without noise, too: it tells what the value found under noise does
+        steps = [*steps, *quiet]  # the first without noise, too: it tells what the value found under noise does
         if len(quiet) > 1:
             reason = "likely" if _is_likely(quiet[-1]) else "steps"
     if settings.enough_probability is not None:

@@ -24,8 +24,8 @@ ROWS = 256
 class PackedLinears:
     """Those of some modules that are plain linear maps on a CPU that oneDNN serves well, packed for inputs of about ``rows`` rows.
 
-    Gradients go to the inputs alone. While it lives it holds each weight twice more, for the product and for its gradient; weights that
-    are changed meanwhile are not seen.
+    Gradients go to the inputs alone. Under autocast the modules compute as ever. While it lives it holds each weight twice more, for the
+    product and for its gradient; weights that are changed meanwhile are not seen.
     """
 
     def __init__(self, modules: Iterable[nn.Module], rows: int) -> None:
@@ -68,7 +68,13 @@ def _forward(module: nn.Module, rows: int) -> Callable[[Tensor], Tensor]:
         for one in (weight, weight.T)
     )
     bias = module.bias.detach() if isinstance(module.bias, Tensor) else None
-    return lambda x: _Product.apply(x, there, back, bias)
+
+    def forward(x: Tensor) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):  # its products are of another dtype
+            return type(module).forward(module, x)
+        return _Product.apply(x, there, back, bias)
+
+    return forward
 
 
 class _Product(torch.autograd.Function):

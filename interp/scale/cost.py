@@ -263,15 +263,16 @@ class EditShape:
 def edit_value(size: ModelSize, shape: EditShape, layer: int, steps: int) -> int:
     """Finding the value of a fact at ``layer``: one run of all contexts, then forwards and backwards of what follows the subject.
 
-    Each step runs the blocks behind the layer, from the subject's last token on, and reads the target's positions; its backward goes
-    to activations alone and costs as much. The last step has none.
+    Each step runs the blocks behind the layer, from the subject's last token on, and reads the target's positions, of the essence prompt
+    one; its backward goes to activations alone and costs as much. The last step has none.
     """
     rows, width = len(shape.lengths), max(n - p for n, p in zip(shape.lengths, shape.positions, strict=True))
     longest, blocks = max(shape.positions), size.n_layers - 1 - layer
     run = rows * (forward(size, max(shape.lengths), unembedded=1) + 2 * size.d_model * size.d_mlp)
-    step = blocks * (width * size.block + size.attention(width, longest + width)) + shape.targets * size.unembed
-    step -= 2 * size.mlp_weights * max(0, width - shape.columns) if blocks else 0
-    return run + (2 * steps - 1) * rows * step
+    row = blocks * (width * size.block + size.attention(width, longest + width))
+    row -= 2 * size.mlp_weights * max(0, width - shape.columns) if blocks else 0
+    step = rows * row + ((rows - 1) * shape.targets + 1) * size.unembed
+    return run + (2 * steps - 1) * step
 
 
 def edit_bytes(size: ModelSize, itemsize: int) -> int:

@@ -8,6 +8,7 @@ import pytest
 from interp.editing import contexts
 from interp.editing.contexts import OPENERS, sample_contexts
 from interp.editing.settings import settings_of
+from interp.errors import UsageError
 from interp.runner.model import Model
 
 FEW = replace(settings_of("rome"), contexts=6, context_lengths=(2, 4))
@@ -68,6 +69,19 @@ def test_an_edited_model_draws_its_own_contexts(model: Model, monkeypatch: pytes
     monkeypatch.setattr(contexts, "sample_ids", _refuse)
     with pytest.raises(AssertionError, match="drew"):
         sample_contexts(model, FEW, seed=5)
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_contexts_that_cannot_be_kept_are_given_all_the_same(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise UsageError("no space left")
+
+    told: list[str] = []
+    monkeypatch.setattr(model, "notify", told.append)
+    kept = sample_contexts(model, FEW, seed=5)
+    monkeypatch.setattr(contexts, "write_bytes", full)
+    assert len(sample_contexts(model, FEW, seed=6)) == len(kept)
+    assert told == ["the contexts are not kept: no space left"]
 
 
 def _refuse(*given: object, **named: object) -> None:

@@ -50,6 +50,18 @@ def test_the_modules_compute_by_themselves_again_after_any_error() -> None:
     assert "forward" not in module.__dict__
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_autocast_the_modules_compute_as_ever(kind: str) -> None:
+    module = KINDS[kind]()
+    x = torch.randn(3, 300)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = module(x)
+        with PackedLinears([module], 3).applied():
+            found = module(x)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected)
+
+
 class Doubled(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 2 * super().forward(x)

@@ -123,18 +123,18 @@ def translators(model: Model) -> TunedLens:
     )
 
 
-EDIT = cost.EditShape(lengths=(10, 12, 14, 6), positions=(4, 6, 8, 4), targets=1, columns=2)
+EDIT = cost.EditShape(lengths=(10, 12, 14, 6), positions=(4, 6, 8, 4), targets=2, columns=3)
 
 
 def rewrite() -> Rewrite:
-    """A fact in three contexts, the target read five tokens behind the subject; and its essence prompt, read at the subject."""
+    """A fact in three contexts, the target's two tokens read four and five tokens behind the subject; the essence prompt, read at it."""
 
     def tokens(length: int) -> Tokens:
         return from_ids(None, list(range(5, 5 + length)))
 
     return Rewrite(
-        fact=Fact("a", "{} b", " c"),
-        target=Answer(text=" c", ids=(7,), pieces=(" c",)),
+        fact=Fact("a", "{} b", " c d"),
+        target=Answer(text=" c d", ids=(7, 8), pieces=(" c", " d")),
         prompts=tuple(tokens(length) for length in EDIT.lengths[:3]),
         positions=EDIT.positions[:3],
         subjects=(tokens(EDIT.lengths[3]),),
